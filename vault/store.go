@@ -1,0 +1,88 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// Errors that callers of a store branch on.
+var (
+	// ErrNotExist says that the named object is absent. It is never returned
+	// for a store that cannot be reached.
+	ErrNotExist = errors.New("object does not exist")
+	// ErrConflict says that Put found other bytes under the name.
+	ErrConflict = errors.New("object exists with other content")
+	// ErrNoVault says that there is no vault at the place: absent, empty or not mounted.
+	ErrNoVault = errors.New("no vault here")
+	// ErrNotEmpty says that a place for a new vault holds something already.
+	ErrNotEmpty = errors.New("not empty")
+)
+
+// Info describes a stored object.
+type Info struct {
+	Name    string
+	Size    int64
+	ModTime time.Time
+}
+
+// Reader reads the objects of one vault. Implementations are safe for
+// concurrent use. Nothing read is trusted: callers check it against the ledger.
+type Reader interface {
+	// Open opens an object for sequential reading and returns its size.
+	// An absent object gives an error that wraps ErrNotExist.
+	Open(ctx context.Context, name string) (io.ReadCloser, int64, error)
+	// Stat describes an object without reading it, or wraps ErrNotExist.
+	Stat(ctx context.Context, name string) (Info, error)
+	// List calls fn for each object whose name starts with the directory
+	// prefix ("" or a name ending in "/"), in lexical order of names.
+	// Temporary files of unfinished writes are not objects and are not listed.
+	// An absent prefix lists nothing. It stops at fn's first error and returns it.
+	List(ctx context.Context, prefix string, fn func(Info) error) error
+}
+
+// Writer adds immutable objects. Implementations are safe for concurrent use.
+type Writer interface {
+	// Put stores size bytes of body under name, create-exclusive. When it
+	// returns nil the object is durable under its name and whole. If the name
+	// exists with the same bytes, Put succeeds; with other bytes it fails with
+	// ErrConflict and changes nothing. After any other error the object is
+	// absent or whole, never partial, and Put may be tried again.
+	Put(ctx context.Context, name string, size int64, body io.Reader) error
+}
+
+// Head replaces the few mutable names of a ledger. One writer at a time.
+type Head interface {
+	// Replace atomically and durably gives name new content. It refuses names
+	// for which IsMutable is false.
+	Replace(ctx context.Context, name string, data []byte) error
+	// RemovePartial removes a partial tile or bundle that a longer one has
+	// superseded. It refuses names that are not partial tiles. An absent name
+	// is success. The removal need not be durable: a partial that comes back
+	// is harmless.
+	RemovePartial(ctx context.Context, name string) error
+}
+
+// Remover removes objects. Only package retention is handed one.
+type Remover interface {
+	// Remove removes an object durably. An absent object is success.
+	Remove(ctx context.Context, name string) error
+}
+
+// ReadAll reads a whole object of at most limit bytes.
+func ReadAll(ctx context.Context, r Reader, name string, limit int64) ([]byte, error) {
+	rc, size, err := r.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close() // read-only: nothing to lose
+	if size > limit {
+		return nil, &TooLargeError{Name: name, Size: size, Limit: limit}
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(rc, data); err != nil {
+		return nil, &ReadError{Name: name, Err: err}
+	}
+	return data, nil
+}
