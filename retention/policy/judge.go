@@ -11,8 +11,8 @@ var Never = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
 
 // Item is what Judge judges: one segment, or anything else with a date.
 type Item struct {
-	// Source and Stream say where the item is from.
-	Source, Stream string
+	// Class, Source and Stream say what the item is and where it is from.
+	Class, Source, Stream string
 	// First and Last are the earliest and latest time of its lines, by receipt or
 	// event. Zero means unknown: then every hold's time range touches the item.
 	First, Last time.Time
@@ -30,10 +30,11 @@ type Item struct {
 type Hold struct {
 	// ID names the hold in reasons.
 	ID string
-	// Source and Stream, if not empty, restrict the hold to them.
-	Source, Stream string
-	// From and To bound the time range, both included. Zero leaves a side open.
-	From, To time.Time
+	// Class, Source and Stream, if not empty, restrict the hold to them.
+	Class, Source, Stream string
+	// Since and Until bound the time range of the lines: at or after Since, before
+	// Until. Zero leaves a side open.
+	Since, Until time.Time
 	// Ends is when the hold lapses by itself. Zero: it lasts until released.
 	Ends time.Time
 }
@@ -41,10 +42,11 @@ type Hold struct {
 // Covers reports whether the item is within the hold's scope: any line of it
 // may be. It does not ask whether the hold is still open.
 func (h Hold) Covers(i Item) bool {
-	return (h.Source == "" || h.Source == i.Source) &&
+	return (h.Class == "" || h.Class == i.Class) &&
+		(h.Source == "" || h.Source == i.Source) &&
 		(h.Stream == "" || h.Stream == i.Stream) &&
-		(h.From.IsZero() || i.Last.IsZero() || !i.Last.Before(h.From)) &&
-		(h.To.IsZero() || i.First.IsZero() || !i.First.After(h.To))
+		(h.Since.IsZero() || i.Last.IsZero() || !i.Last.Before(h.Since)) &&
+		(h.Until.IsZero() || i.First.IsZero() || i.First.Before(h.Until))
 }
 
 // Verdict is Judge's answer.

@@ -68,7 +68,7 @@ func TestJudgeHoldsOnlyLengthen(t *testing.T) {
 
 func TestHoldCovers(t *testing.T) {
 	hour := func(n int) time.Time { return time.Date(2027, 1, 1, n, 0, 0, 0, time.UTC) }
-	item := Item{Source: "proxy1", Stream: "aa", First: hour(10), Last: hour(12)}
+	item := Item{Class: "technical", Source: "proxy1", Stream: "aa", First: hour(10), Last: hour(12)}
 	timeless := Item{Source: "proxy1", Stream: "aa"}
 	for _, tt := range []struct {
 		what string
@@ -81,16 +81,18 @@ func TestHoldCovers(t *testing.T) {
 		{"other source", Hold{Source: "proxy2"}, item, false},
 		{"stream", Hold{Stream: "aa"}, item, true},
 		{"other stream", Hold{Source: "proxy1", Stream: "bb"}, item, false},
-		{"two hours within", Hold{From: hour(11), To: hour(11)}, item, true},
-		{"touches the first line", Hold{From: hour(8), To: hour(10)}, item, true},
-		{"touches the last line", Hold{From: hour(12), To: hour(14)}, item, true},
-		{"just before", Hold{From: hour(8), To: hour(10).Add(-1)}, item, false},
-		{"just after", Hold{From: hour(12).Add(1), To: hour(14)}, item, false},
-		{"open to the right", Hold{From: hour(11)}, item, true},
-		{"open to the right, later", Hold{From: hour(13)}, item, false},
-		{"open to the left", Hold{To: hour(11)}, item, true},
-		{"open to the left, earlier", Hold{To: hour(9)}, item, false},
-		{"times unknown", Hold{From: hour(1), To: hour(2)}, timeless, true},
+		{"class", Hold{Class: "technical"}, item, true},
+		{"other class", Hold{Class: "identity", Source: "proxy1"}, item, false},
+		{"an hour within", Hold{Since: hour(11), Until: hour(12)}, item, true},
+		{"touches the first line", Hold{Since: hour(8), Until: hour(10).Add(1)}, item, true},
+		{"touches the last line", Hold{Since: hour(12), Until: hour(14)}, item, true},
+		{"just before", Hold{Since: hour(8), Until: hour(10)}, item, false},
+		{"just after", Hold{Since: hour(12).Add(1), Until: hour(14)}, item, false},
+		{"open to the right", Hold{Since: hour(11)}, item, true},
+		{"open to the right, later", Hold{Since: hour(13)}, item, false},
+		{"open to the left", Hold{Until: hour(11)}, item, true},
+		{"open to the left, earlier", Hold{Until: hour(9)}, item, false},
+		{"times unknown", Hold{Since: hour(1), Until: hour(2)}, timeless, true},
 	} {
 		if got := tt.hold.Covers(tt.item); got != tt.want {
 			t.Errorf("%s: covers %v, want %v", tt.what, got, tt.want)
