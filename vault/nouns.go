@@ -177,6 +177,10 @@ type StreamInfo struct {
 	ID     StreamID
 	Source Source
 	Name   []byte // the file's path as the source knows it, bytes as received
+
+	// Recorded is the date that retention counts from, for imports of older
+	// files. Zero means that the received times count.
+	Recorded time.Time
 }
 
 // ErrFull says that the intake has no room or is overloaded for now. It is a
