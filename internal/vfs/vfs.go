@@ -65,6 +65,9 @@ type FS interface {
 	Link(oldname, newname string) error
 	// Rename moves a name, replacing newname atomically.
 	Rename(oldname, newname string) error
+	// RenameNew moves a name that must not exist yet, else fs.ErrExist. It is
+	// for file systems without links; some have neither.
+	RenameNew(oldname, newname string) error
 	// Remove removes a file or an empty directory.
 	Remove(name string) error
 	// Mkdir makes one directory; an existing name is fs.ErrExist.
@@ -75,7 +78,8 @@ type FS interface {
 	Stat(name string) (fs.FileInfo, error)
 	// Chmod sets the permission bits.
 	Chmod(name string, mode fs.FileMode) error
-	// SyncDir makes the names within a directory durable.
+	// SyncDir makes the names within a directory durable: all that were made,
+	// moved or removed there before the call.
 	SyncDir(name string) error
 	// Lock takes an exclusive advisory lock on a file, which it creates if
 	// absent, without waiting: ErrLocked if it is held. Close releases it.

@@ -1,0 +1,219 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+)
+
+// Op names an operation to the hook of NewFault.
+type Op string
+
+// The operations. OpRead and OpWrite stand for the calls with and without an
+// offset; OpRename also for RenameNew.
+const (
+	OpOpen     Op = "open"
+	OpOpenRW   Op = "openrw"
+	OpCreate   Op = "create"
+	OpLink     Op = "link"
+	OpRename   Op = "rename"
+	OpRemove   Op = "remove"
+	OpMkdir    Op = "mkdir"
+	OpReadDir  Op = "readdir"
+	OpStat     Op = "stat"
+	OpChmod    Op = "chmod"
+	OpSyncDir  Op = "syncdir"
+	OpLock     Op = "lock"
+	OpWrite    Op = "write"
+	OpRead     Op = "read"
+	OpSync     Op = "sync"
+	OpTruncate Op = "truncate"
+	OpPrealloc Op = "prealloc"
+)
+
+// NewFault returns base with a hook that is asked before each operation, with
+// the name it is about (the new name of a link or rename, the opened name of a
+// file). If the hook returns an error, the operation is not carried out and
+// fails with it; if the error was made by Executed, it is carried out and
+// still fails, as when an answer is lost. The hook may be called concurrently.
+//
+// A failed Sync on a file of a Mem behaves as on Linux: what was not yet synced
+// stays readable, yet no later Sync writes it.
+func NewFault(base FS, hook func(op Op, name string) error) FS {
+	return &faultFS{base, hook}
+}
+
+// Executed marks err so that an operation fails with it after having been carried out.
+func Executed(err error) error { return executedError{err} }
+
+type executedError struct{ error }
+
+func (e executedError) Unwrap() error { return e.error }
+
+type faultFS struct {
+	base FS
+	hook func(op Op, name string) error
+}
+
+// do asks the hook and runs the operation accordingly.
+func (f *faultFS) do(op Op, name string, run func() error) error {
+	err := f.hook(op, name)
+	var late executedError
+	switch {
+	case err == nil:
+		return run()
+	case errors.As(err, &late):
+		if runErr := run(); runErr != nil {
+			return runErr
+		}
+	}
+	return err
+}
+
+func (f *faultFS) open(op Op, name string, open func() (File, error)) (File, error) {
+	var file File
+	err := f.do(op, name, func() (err error) {
+		file, err = open()
+		return err
+	})
+	if err != nil {
+		if file != nil {
+			file.Close() // the caller never sees it
+		}
+		return nil, err
+	}
+	return &faultFile{file, f}, nil
+}
+
+func (f *faultFS) Open(name string) (File, error) {
+	return f.open(OpOpen, name, func() (File, error) { return f.base.Open(name) })
+}
+
+func (f *faultFS) OpenRW(name string) (File, error) {
+	return f.open(OpOpenRW, name, func() (File, error) { return f.base.OpenRW(name) })
+}
+
+func (f *faultFS) Create(name string, perm fs.FileMode) (File, error) {
+	return f.open(OpCreate, name, func() (File, error) { return f.base.Create(name, perm) })
+}
+
+func (f *faultFS) Link(oldname, newname string) error {
+	return f.do(OpLink, newname, func() error { return f.base.Link(oldname, newname) })
+}
+
+func (f *faultFS) Rename(oldname, newname string) error {
+	return f.do(OpRename, newname, func() error { return f.base.Rename(oldname, newname) })
+}
+
+func (f *faultFS) RenameNew(oldname, newname string) error {
+	return f.do(OpRename, newname, func() error { return f.base.RenameNew(oldname, newname) })
+}
+
+func (f *faultFS) Remove(name string) error {
+	return f.do(OpRemove, name, func() error { return f.base.Remove(name) })
+}
+
+func (f *faultFS) Mkdir(name string, perm fs.FileMode) error {
+	return f.do(OpMkdir, name, func() error { return f.base.Mkdir(name, perm) })
+}
+
+func (f *faultFS) ReadDir(name string) (list []fs.DirEntry, err error) {
+	err = f.do(OpReadDir, name, func() (err error) {
+		list, err = f.base.ReadDir(name)
+		return err
+	})
+	return list, err
+}
+
+func (f *faultFS) Stat(name string) (info fs.FileInfo, err error) {
+	err = f.do(OpStat, name, func() (err error) {
+		info, err = f.base.Stat(name)
+		return err
+	})
+	return info, err
+}
+
+func (f *faultFS) Chmod(name string, mode fs.FileMode) error {
+	return f.do(OpChmod, name, func() error { return f.base.Chmod(name, mode) })
+}
+
+func (f *faultFS) SyncDir(name string) error {
+	return f.do(OpSyncDir, name, func() error { return f.base.SyncDir(name) })
+}
+
+func (f *faultFS) Lock(name string) (c io.Closer, err error) {
+	err = f.do(OpLock, name, func() (err error) {
+		c, err = f.base.Lock(name)
+		return err
+	})
+	if err != nil && c != nil {
+		c.Close() // the caller never sees it
+	}
+	return c, err
+}
+
+func (f *faultFS) Space(name string) (Space, error) { return f.base.Space(name) }
+
+// faultFile asks the hook of its file system before each operation on the file.
+type faultFile struct {
+	File
+	fs *faultFS
+}
+
+func (f *faultFile) count(op Op, run func() (int, error)) (n int, err error) {
+	err = f.fs.do(op, f.Name(), func() (err error) {
+		n, err = run()
+		return err
+	})
+	return n, err
+}
+
+func (f *faultFile) Read(p []byte) (int, error) {
+	return f.count(OpRead, func() (int, error) { return f.File.Read(p) })
+}
+
+func (f *faultFile) ReadAt(p []byte, off int64) (int, error) {
+	return f.count(OpRead, func() (int, error) { return f.File.ReadAt(p, off) })
+}
+
+func (f *faultFile) Write(p []byte) (int, error) {
+	return f.count(OpWrite, func() (int, error) { return f.File.Write(p) })
+}
+
+func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
+	return f.count(OpWrite, func() (int, error) { return f.File.WriteAt(p, off) })
+}
+
+func (f *faultFile) Sync() error {
+	ran := false
+	err := f.fs.do(OpSync, f.Name(), func() error {
+		ran = true
+		return f.File.Sync()
+	})
+	if !ran {
+		f.failSync()
+	}
+	return err
+}
+
+func (f *faultFile) failSync() {
+	if m, ok := f.File.(interface{ failSync() }); ok {
+		m.failSync()
+	}
+}
+
+func (f *faultFile) Truncate(size int64) error {
+	return f.fs.do(OpTruncate, f.Name(), func() error { return f.File.Truncate(size) })
+}
+
+func (f *faultFile) Preallocate(size int64) error {
+	return f.fs.do(OpPrealloc, f.Name(), func() error { return f.File.Preallocate(size) })
+}
+
+func (f *faultFile) Stat() (info fs.FileInfo, err error) {
+	err = f.fs.do(OpStat, f.Name(), func() (err error) {
+		info, err = f.File.Stat()
+		return err
+	})
+	return info, err
+}

@@ -1,0 +1,197 @@
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// OS is the real disk.
+//
+// Sync is fdatasync: it writes the bytes and whatever is needed to find them
+// again, which includes a grown size, but not the times. Preallocate is
+// fallocate, and writes zeros where the file system has no such call. Lock is
+// flock(LOCK_EX|LOCK_NB). A directory on a file system that cannot sync
+// directories (some network and FUSE mounts answer EINVAL) counts as synced:
+// there is nothing more to be done there, and DESIGN §6.6 does not rely on it.
+var OS FS = osFS{}
+
+type osFS struct{}
+
+func (osFS) Open(name string) (File, error) { return openFile(name, os.O_RDONLY, 0) }
+
+func (osFS) OpenRW(name string) (File, error) { return openFile(name, os.O_RDWR, 0) }
+
+func (osFS) Create(name string, perm fs.FileMode) (File, error) {
+	return openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+}
+
+func openFile(name string, flag int, perm fs.FileMode) (File, error) {
+	f, err := os.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (osFS) Link(oldname, newname string) error { return os.Link(oldname, newname) }
+
+func (osFS) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
+
+func (osFS) RenameNew(oldname, newname string) error {
+	const noReplace = 1 // RENAME_NOREPLACE of linux/fs.h
+	oldp, err := syscall.BytePtrFromString(oldname)
+	if err != nil {
+		return &os.LinkError{Op: "renameat2", Old: oldname, New: newname, Err: err}
+	}
+	newp, err := syscall.BytePtrFromString(newname)
+	if err != nil {
+		return &os.LinkError{Op: "renameat2", Old: oldname, New: newname, Err: err}
+	}
+	const atCWD = -0x64 // AT_FDCWD of linux/fcntl.h
+	cwd := atCWD
+	err = retry(func() error {
+		_, _, errno := syscall.Syscall6(sysRenameat2, uintptr(cwd), uintptr(unsafe.Pointer(oldp)),
+			uintptr(cwd), uintptr(unsafe.Pointer(newp)), noReplace, 0)
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	if err != nil {
+		return &os.LinkError{Op: "renameat2", Old: oldname, New: newname, Err: err}
+	}
+	return nil
+}
+
+func (osFS) Remove(name string) error { return os.Remove(name) }
+
+func (osFS) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(name, perm) }
+
+func (osFS) ReadDir(name string) ([]fs.DirEntry, error) { return os.ReadDir(name) }
+
+func (osFS) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
+
+func (osFS) Chmod(name string, mode fs.FileMode) error { return os.Chmod(name, mode) }
+
+func (osFS) SyncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close() // opened for reading: nothing to lose
+	if !syncing {
+		return nil
+	}
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+func (osFS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = control(f, func(fd int) error { return syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) })
+	if err == nil {
+		return f, nil
+	}
+	f.Close() // holds nothing
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%s: %w", name, ErrLocked)
+	}
+	return nil, &fs.PathError{Op: "flock", Path: name, Err: err}
+}
+
+func (osFS) Space(name string) (Space, error) {
+	var st syscall.Statfs_t
+	if err := retry(func() error { return syscall.Statfs(name, &st) }); err != nil {
+		return Space{}, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	unit := st.Frsize
+	if unit == 0 {
+		unit = st.Bsize
+	}
+	return Space{Total: int64(st.Blocks) * unit, Free: int64(st.Bavail) * unit}, nil
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) Sync() error {
+	if !syncing {
+		return nil
+	}
+	if err := control(f.File, syscall.Fdatasync); err != nil {
+		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (f osFile) Preallocate(size int64) error {
+	err := control(f.File, func(fd int) error { return syscall.Fallocate(fd, 0, 0, size) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		return f.fillZeros(size)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// fillZeros extends the file with written zeros up to size.
+func (f osFile) fillZeros(size int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, 1<<20)
+	for off := info.Size(); off < size; {
+		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+// control runs fn on the descriptor while it is certainly open.
+func control(f *os.File, fn func(fd int) error) error {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var opErr error
+	err = rc.Control(func(fd uintptr) {
+		opErr = retry(func() error { return fn(int(fd)) })
+	})
+	return errors.Join(err, opErr)
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(fn func() error) error {
+	for {
+		if err := fn(); err != syscall.EINTR {
+			return err
+		}
+	}
+}
+
+// Boottime returns the time since the machine started, time asleep included
+// (CLOCK_BOOTTIME). Nobody can set it.
+func Boottime() time.Duration {
+	const clockBoottime = 7
+	var ts syscall.Timespec
+	// The call fails only for an unknown clock or a bad address.
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		panic("vfs: clock_gettime(CLOCK_BOOTTIME): " + errno.Error())
+	}
+	return time.Duration(ts.Nano())
+}
