@@ -62,6 +62,12 @@ type Head interface {
 	// is success. The removal need not be durable: a partial that comes back
 	// is harmless.
 	RemovePartial(ctx context.Context, name string) error
+	// RemoveTail removes a full tile or bundle that the published checkpoint
+	// of its log does not cover (IsTail): what a crash left of a batch that
+	// was never committed, in the way of the next one. It reads that
+	// checkpoint and refuses every other name. An absent name is success. The
+	// removal need not be durable: a tail that comes back is removed again.
+	RemoveTail(ctx context.Context, name string) error
 }
 
 // Remover removes objects. Only package retention is handed one.
