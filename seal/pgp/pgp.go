@@ -1,89 +1,82 @@
-// Package pgp is the OpenPGP of logvault: period keys, wraps, auditors' keys.
+// Package pgp is the OpenPGP of logvault: period keys, the wraps that hold
+// their secrets, auditors' keys, and the messages between them. It is the only
+// user of go-crypto.
+//
+// Everything it writes is RFC 4880 as GnuPG 2.2 reads it, and nothing else:
+//
+//   - Keys are v4: an EdDSA primary (algorithm 22) that only certifies and an
+//     ECDH Curve25519 subkey (18) that only encrypts. Period keys carry the
+//     constant creation time 2020-01-01T00:00:00Z and no expiry, because GnuPG
+//     refuses a key "from the future", be it by minutes, and because what ends a
+//     period is the destruction of the wraps, not a date in the key.
+//   - Messages are one or more v3 PKESK packets and one SEIPD v1 packet (CFB with
+//     an MDC) around one binary literal packet without name or date. No
+//     compression, no signature.
+//   - The cipher is AES-256, always. It is not negotiated: the packets are put
+//     together here, because go-crypto's Encrypt falls back to AES-128 through a
+//     recipient's preferences even when configured for AES-256.
+//
+// A wrap is a message to the auditors whose text is the period's transferable
+// secret key. `gpg -d WRAP | gpg --import` in a throw-away GNUPGHOME gives a
+// stranger the key that opens the segments.
+//
+// Secrets: the serialised period secret lives in locked memory and is
+// overwritten by Destroy, as are the two scalars in go-crypto's key structures.
+// Not covered: copies that go-crypto and the standard library make while they
+// generate, serialise and use a key (big-endian and MPI encodings, session
+// keys, AES round keys). They stay on the garbage-collected heap until reused.
+// The process must therefore also switch off core dumps and should run
+// without swap.
 package pgp
 
 import (
-	"context"
+	"crypto"
 	"errors"
 	"io"
 	"time"
 
-	"logvault/vault"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-// Errors that callers branch on.
+// Errors that callers branch on. They are wrapped with what was found and what
+// was expected.
 var (
-	ErrSecretKey    = errors.New("secret key given")
-	ErrEmptyKey     = errors.New("no key found")
+	ErrSecretKey    = errors.New("this is a secret key, which must never reach the gateway")
+	ErrEmptyKey     = errors.New("no OpenPGP key found")
 	ErrExpiredKey   = errors.New("key has expired")
 	ErrRevokedKey   = errors.New("key is revoked")
-	ErrWeakKey      = errors.New("key is too weak")
+	ErrWeakKey      = errors.New("key is too weak or of an unsuitable kind")
 	ErrNoEncryption = errors.New("key has no encryption subkey")
-	ErrWrongKey     = errors.New("message is not for this key")
-	ErrNoKey        = errors.New("no secret key")
+	ErrWrongKey     = errors.New("message is encrypted to other keys")
+	ErrNoKey        = errors.New("no secret key to decrypt with")
+	ErrPassphrase   = errors.New("wrong passphrase")
+	ErrDamaged      = errors.New("OpenPGP message is damaged")
 )
 
-// Auditor is a public key that wraps are encrypted to.
-type Auditor struct {
-	Fingerprint string // 40 lower-case hex digits, primary key
-	Subkey      string // 40 lower-case hex digits, encryption subkey
-	UserID      string
-	Expires     time.Time // zero: never
+// Limits on what is read. A wrap with twenty auditors has less than 10 KiB.
+const (
+	maxKey     = 1 << 20  // a public or secret key file
+	maxMessage = 64 << 20 // what an Opener decrypts, before and after
+	maxPublic  = 4 << 10  // the public packets of a period key
+)
+
+// pieceSize is how much go-crypto is given at once: with small writes its
+// partial-length packets cost more than its cipher.
+const pieceSize = 64 << 10
+
+// periodTime is the creation time of every period key and its signatures.
+var periodTime = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// keyConfig is the configuration under which keys are generated at a given time.
+func keyConfig(random io.Reader, now time.Time) *packet.Config {
+	return &packet.Config{
+		Rand:          random,
+		Time:          func() time.Time { return now },
+		Algorithm:     packet.PubKeyAlgoEdDSA,
+		Curve:         packet.Curve25519,
+		DefaultHash:   crypto.SHA256,
+		DefaultCipher: packet.CipherAES256,
+		// Signatures are made once per key: no salt notation that old readers list as unknown.
+		NonDeterministicSignaturesViaNotation: packet.BoolPointer(false),
+	}
 }
-
-// ParseAuditor reads one public key, armored or binary, and judges it at now.
-func ParseAuditor(data []byte, now time.Time) (Auditor, error) { panic("being written") }
-
-// Armored returns the public key, armored, to be kept and parsed again.
-func (a Auditor) Armored() ([]byte, error) { panic("being written") }
-
-// KeyID returns the 16 hex digits by which a message names the encryption subkey.
-func (a Auditor) KeyID() string { panic("being written") }
-
-// GenerateAuditor makes an auditor's key pair, armored.
-func GenerateAuditor(userID string, passphrase []byte, random io.Reader, now time.Time) (pub, sec []byte, err error) {
-	panic("being written")
-}
-
-// PeriodKey is a fresh period key pair; its secret is in locked memory until Destroy.
-type PeriodKey struct{}
-
-func GeneratePeriod(random io.Reader) (*PeriodKey, error)                { panic("being written") }
-func (k *PeriodKey) Public() []byte                                      { panic("being written") }
-func (k *PeriodKey) Wrap(random io.Reader, to []Auditor) ([]byte, error) { panic("being written") }
-func (k *PeriodKey) Destroy()                                            { panic("being written") }
-
-// PublicKey is the public half of a period key.
-type PublicKey struct{}
-
-func ParsePublic(packets []byte) (*PublicKey, error) { panic("being written") }
-func (p *PublicKey) Hash() vault.Hash                { panic("being written") }
-func (p *PublicKey) Encrypt(w io.Writer, random io.Reader) (io.WriteCloser, error) {
-	panic("being written")
-}
-
-// Recipients returns the key ids (16 hex digits) that a message is encrypted to.
-func Recipients(message []byte) ([]string, error) { panic("being written") }
-
-// EncryptTo encrypts data to auditors.
-func EncryptTo(random io.Reader, to []Auditor, data []byte) ([]byte, error) { panic("being written") }
-
-// Opener decrypts messages addressed to an auditor.
-type Opener interface {
-	Open(ctx context.Context, message []byte) ([]byte, error)
-}
-
-// OpenKeyFile reads an exported secret key.
-func OpenKeyFile(data []byte, passphrase func() ([]byte, error)) (Opener, error) {
-	panic("being written")
-}
-
-// LocalGPG opens with the machine's gpg.
-func LocalGPG(home string) Opener { panic("being written") }
-
-// Secret is an opened period secret.
-type Secret struct{}
-
-func OpenSecret(wrapContent []byte) (*Secret, error)     { panic("being written") }
-func (s *Secret) Decrypt(r io.Reader) (io.Reader, error) { panic("being written") }
-func (s *Secret) PublicHash() vault.Hash                 { panic("being written") }
-func (s *Secret) Destroy()                               { panic("being written") }

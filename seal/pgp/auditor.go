@@ -1,0 +1,286 @@
+package pgp
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	"github.com/ProtonMail/go-crypto/openpgp/s2k"
+)
+
+// Auditor is a public key to which wraps and register records are encrypted,
+// pinned to one of its encryption subkeys. Make one with ParseAuditor or
+// LoadAuditor.
+type Auditor struct {
+	Fingerprint string    // of the primary key: 40 lower-case hex digits
+	Subkey      string    // of the encryption subkey: 40 lower-case hex digits
+	UserID      string    // the primary user id
+	Expires     time.Time // when the primary key or the subkey expires, whichever is first; zero: never
+
+	subkey *packet.PublicKey
+	public []byte // binary, as read
+}
+
+// KeyID returns the 16 lower-case hex digits by which messages name the subkey.
+func (a Auditor) KeyID() string {
+	if len(a.Subkey) < 16 {
+		return ""
+	}
+	return a.Subkey[len(a.Subkey)-16:]
+}
+
+// Armored returns the public key for keeping in the state directory.
+func (a Auditor) Armored() ([]byte, error) { return armored(openpgp.PublicKeyType, a.public) }
+
+// ParseAuditor reads a file with one public key, armored or binary, judges it at
+// now and picks its newest usable encryption subkey. The errors say what was
+// found and wrap ErrSecretKey, ErrEmptyKey, ErrRevokedKey, ErrExpiredKey,
+// ErrWeakKey or ErrNoEncryption. Accepted are v4 keys of RSA with at least
+// 3072 bits or of Curve25519 in the form that GnuPG 2.2 knows.
+func ParseAuditor(data []byte, now time.Time) (Auditor, error) {
+	entity, public, err := readPublic(data)
+	if err != nil {
+		return Auditor{}, fmt.Errorf("auditor key: %w", err)
+	}
+	a := Auditor{Fingerprint: hex.EncodeToString(entity.PrimaryKey.Fingerprint), public: public}
+	if a.Expires, err = judgePrimary(entity, now); err != nil {
+		return Auditor{}, fmt.Errorf("auditor key %s: %w", a.Fingerprint, err)
+	}
+	subkey, err := newestSubkey(entity, now)
+	if err != nil {
+		return Auditor{}, fmt.Errorf("auditor key %s: %w", a.Fingerprint, err)
+	}
+	a.UserID = entity.PrimaryIdentity().Name
+	return a.pin(subkey), nil
+}
+
+// LoadAuditor reads a key that ParseAuditor accepted earlier and pins the
+// subkey with that fingerprint. It does not judge dates again: a key that
+// expires later must not stop the sealing.
+func LoadAuditor(data []byte, subkey string) (Auditor, error) {
+	entity, public, err := readPublic(data)
+	if err != nil {
+		return Auditor{}, fmt.Errorf("auditor key: %w", err)
+	}
+	a := Auditor{Fingerprint: hex.EncodeToString(entity.PrimaryKey.Fingerprint), public: public}
+	signature, identity := entity.PrimarySelfSignature()
+	if signature == nil || identity == nil {
+		return Auditor{}, fmt.Errorf("auditor key %s: no user id with a valid signature", a.Fingerprint)
+	}
+	a.UserID, a.Expires = identity.Name, expiry(entity.PrimaryKey, signature)
+	for i := range entity.Subkeys {
+		if hex.EncodeToString(entity.Subkeys[i].PublicKey.Fingerprint) == subkey {
+			return a.pin(&entity.Subkeys[i]), nil
+		}
+	}
+	return Auditor{}, fmt.Errorf("auditor key %s: subkey %q is not in it: %w", a.Fingerprint, subkey, ErrNoEncryption)
+}
+
+// pin completes a with a subkey.
+func (a Auditor) pin(s *openpgp.Subkey) Auditor {
+	a.subkey = s.PublicKey
+	a.Subkey = hex.EncodeToString(s.PublicKey.Fingerprint)
+	if e := expiry(s.PublicKey, s.Sig); !e.IsZero() && (a.Expires.IsZero() || e.Before(a.Expires)) {
+		a.Expires = e
+	}
+	return a
+}
+
+// readKeys reads armored or binary keys. An armored block of a secret key is
+// known by its header, a binary one by its packets.
+func readKeys(data []byte) (openpgp.EntityList, []byte, error) {
+	if len(data) > maxKey {
+		return nil, nil, fmt.Errorf("%d bytes, expected at most %d", len(data), maxKey)
+	}
+	if len(data) > 0 && data[0]&0x80 == 0 { // binary packets start with bit 7 set
+		block, err := armor.Decode(bytes.NewReader(data))
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: neither armored nor binary OpenPGP: %v", ErrEmptyKey, err)
+		}
+		if block.Type != openpgp.PublicKeyType && block.Type != openpgp.PrivateKeyType {
+			return nil, nil, fmt.Errorf("%w: it is a %s", ErrEmptyKey, block.Type)
+		}
+		if data, err = io.ReadAll(block.Body); err != nil {
+			return nil, nil, fmt.Errorf("%w: damaged armor: %v", ErrEmptyKey, err)
+		}
+	}
+	list, err := openpgp.ReadKeyRing(bytes.NewReader(data))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %v", ErrEmptyKey, err)
+	}
+	if len(list) == 0 {
+		return nil, nil, ErrEmptyKey
+	}
+	return list, data, nil
+}
+
+func readPublic(data []byte) (*openpgp.Entity, []byte, error) {
+	list, binary, err := readKeys(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range list {
+		if e.PrivateKey != nil {
+			return nil, nil, ErrSecretKey
+		}
+		for _, s := range e.Subkeys {
+			if s.PrivateKey != nil {
+				return nil, nil, ErrSecretKey
+			}
+		}
+	}
+	if len(list) > 1 {
+		return nil, nil, fmt.Errorf("%d keys, expected one key per file", len(list))
+	}
+	return list[0], binary, nil
+}
+
+// judgePrimary returns when the primary key expires, or why it cannot be used.
+func judgePrimary(e *openpgp.Entity, now time.Time) (time.Time, error) {
+	if len(e.Revocations) > 0 {
+		return time.Time{}, ErrRevokedKey
+	}
+	if err := suitable(e.PrimaryKey); err != nil {
+		return time.Time{}, err
+	}
+	signature, identity := e.PrimarySelfSignature()
+	if signature == nil || identity == nil {
+		return time.Time{}, errors.New("no user id with a valid signature")
+	}
+	if identity.Revoked(now) {
+		return time.Time{}, fmt.Errorf("user id: %w", ErrRevokedKey)
+	}
+	if e.PrimaryKey.CreationTime.After(now) {
+		return time.Time{}, fmt.Errorf("created %s, after now: check the clock", date(e.PrimaryKey.CreationTime))
+	}
+	end := expiry(e.PrimaryKey, signature)
+	if !end.IsZero() && !now.Before(end) {
+		return time.Time{}, fmt.Errorf("%w on %s", ErrExpiredKey, date(end))
+	}
+	return end, nil
+}
+
+// newestSubkey picks the most recently bound subkey that can encrypt now. If
+// there is none, the error names the reason of the last one that was close.
+func newestSubkey(e *openpgp.Entity, now time.Time) (*openpgp.Subkey, error) {
+	var best *openpgp.Subkey
+	reason := ErrNoEncryption
+	for i := range e.Subkeys {
+		s := &e.Subkeys[i]
+		if !s.PublicKey.PubKeyAlgo.CanEncrypt() || !s.Sig.FlagsValid || !s.Sig.FlagEncryptStorage && !s.Sig.FlagEncryptCommunications {
+			continue
+		}
+		end := expiry(s.PublicKey, s.Sig)
+		switch err := suitable(s.PublicKey); {
+		case len(s.Revocations) > 0:
+			reason = fmt.Errorf("encryption subkey: %w", ErrRevokedKey)
+		case !end.IsZero() && !now.Before(end):
+			reason = fmt.Errorf("encryption subkey: %w on %s", ErrExpiredKey, date(end))
+		case err != nil:
+			reason = fmt.Errorf("encryption subkey: %w", err)
+		case best == nil || s.Sig.CreationTime.After(best.Sig.CreationTime):
+			best = s
+		}
+	}
+	if best == nil {
+		return nil, reason
+	}
+	return best, nil
+}
+
+// minRSA is the least acceptable length of an RSA modulus, in bits.
+const minRSA = 3072
+
+// suitable checks version, algorithm and strength of one key or subkey.
+func suitable(k *packet.PublicKey) error {
+	if k.Version != 4 {
+		return fmt.Errorf("%w: version %d, expected 4, which GnuPG 2.2 reads", ErrWeakKey, k.Version)
+	}
+	switch k.PubKeyAlgo {
+	case packet.PubKeyAlgoRSA:
+		bits, err := k.BitLength()
+		if err != nil {
+			return fmt.Errorf("%w: %v", ErrWeakKey, err)
+		}
+		if bits < minRSA {
+			return fmt.Errorf("%w: RSA with %d bits, expected at least %d", ErrWeakKey, bits, minRSA)
+		}
+		return nil
+	case packet.PubKeyAlgoEdDSA, packet.PubKeyAlgoECDH:
+		if curve, err := k.Curve(); err == nil && curve == packet.Curve25519 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: algorithm %d, expected RSA (1) with at least %d bits or Curve25519 (18, 22)", ErrWeakKey, k.PubKeyAlgo, minRSA)
+}
+
+// expiry returns when k expires by its binding signature, zero for never.
+func expiry(k *packet.PublicKey, signature *packet.Signature) time.Time {
+	if signature.KeyLifetimeSecs == nil || *signature.KeyLifetimeSecs == 0 {
+		return time.Time{}
+	}
+	return k.CreationTime.Add(time.Duration(*signature.KeyLifetimeSecs) * time.Second).UTC()
+}
+
+func date(t time.Time) string { return t.UTC().Format("2006-01-02") }
+
+// GenerateAuditor makes a Curve25519 key pair that never expires, both halves
+// armored. userID is a name or "Name <address>". With a passphrase the secret
+// half is encrypted under it (AES-256, iterated and salted SHA-256); with none
+// it is in clear. GnuPG 2.2 imports and uses both.
+func GenerateAuditor(userID string, passphrase []byte, random io.Reader, now time.Time) (pub, sec []byte, err error) {
+	name, address := userID, ""
+	if parsed, err := mail.ParseAddress(userID); err == nil {
+		name, address = parsed.Name, parsed.Address
+	}
+	config := keyConfig(random, now)
+	config.S2KConfig = &s2k.Config{S2KMode: s2k.IteratedSaltedS2K, S2KCount: 16 << 20}
+	entity, err := openpgp.NewEntity(name, "", address, config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("generating an auditor key: %w", err)
+	}
+	defer eraseEntity(entity)
+	var public, secret bytes.Buffer
+	if err := entity.Serialize(&public); err != nil {
+		return nil, nil, fmt.Errorf("writing an auditor public key: %w", err)
+	}
+	if len(passphrase) > 0 {
+		if err := entity.EncryptPrivateKeys(passphrase, config); err != nil {
+			return nil, nil, fmt.Errorf("encrypting an auditor secret key: %w", err)
+		}
+	}
+	if err := entity.SerializePrivateWithoutSigning(&secret, config); err != nil {
+		return nil, nil, fmt.Errorf("writing an auditor secret key: %w", err)
+	}
+	defer clear(secret.Bytes())
+	if pub, err = armored(openpgp.PublicKeyType, public.Bytes()); err != nil {
+		return nil, nil, err
+	}
+	if sec, err = armored(openpgp.PrivateKeyType, secret.Bytes()); err != nil {
+		return nil, nil, err
+	}
+	return pub, sec, nil
+}
+
+func armored(blockType string, data []byte) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := armor.Encode(&out, blockType, nil)
+	if err != nil {
+		return nil, fmt.Errorf("armoring: %w", err)
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, fmt.Errorf("armoring: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("armoring: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}
