@@ -1,0 +1,221 @@
+package nfsgw
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	idleTimeout   = 15 * time.Minute // the Linux client hangs up after 5
+	stallTimeout  = time.Minute      // no byte within a record, or none taken of a reply
+	readBuffer    = 32 << 10
+	connInFlight  = 24 << 20 // bytes of calls of one connection
+	connCalls     = 256      // calls of one connection that run at one time
+	replyBacklog  = 1 << 20  // unsent reply bytes before calls wait for the peer
+	keepOutBuffer = 64 << 10
+)
+
+// conn is one client connection. One goroutine, the reader, reads records and
+// runs quick calls; the others run on goroutines of their own, at most
+// connCalls of them. Whoever has a reply appends it to out, and one of them at
+// a time writes out what has gathered: replies that become ready together
+// (after one sync of the Sink) leave in one write.
+type conn struct {
+	server *Server
+	nc     net.Conn
+	peer   netip.Addr
+	ctx    context.Context // done when the server stops
+	r      *bufio.Reader
+	inside bool // the reader is within a record: the shorter time-out holds
+	budget *budget
+	slots  chan struct{}
+	calls  sync.WaitGroup
+
+	mu      sync.Mutex
+	drained sync.Cond // flushing ended, or out was taken
+	out     []byte    // whole replies, unsent
+	spare   []byte    // the other half of the double buffer
+	writing bool      // somebody is writing
+	broken  bool      // the peer is gone; replies are dropped
+}
+
+func (s *Server) newConn(ctx context.Context, nc net.Conn, peer netip.Addr) *conn {
+	c := &conn{
+		server: s, nc: nc, peer: peer, ctx: ctx,
+		budget: newBudget(connInFlight), slots: make(chan struct{}, connCalls),
+	}
+	c.drained.L = &c.mu
+	c.r = bufio.NewReaderSize(socket{c}, readBuffer)
+	return c
+}
+
+// socket is the reading side. Before a read that may block, the gathered
+// replies are sent, and the time-out is set.
+type socket struct{ c *conn }
+
+func (k socket) Read(p []byte) (int, error) {
+	k.c.flush()
+	wait := idleTimeout
+	if k.c.inside {
+		wait = stallTimeout
+	}
+	if err := k.c.nc.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return 0, err
+	}
+	if k.c.ctx.Err() != nil { // after the deadline is set: hangUp sets a past one
+		return 0, net.ErrClosed
+	}
+	return k.c.nc.Read(p)
+}
+
+// take and give make the connection the meter of its records.
+func (c *conn) take(n int) {
+	c.inside = true
+	c.budget.take(n)
+	c.server.budget.take(n)
+}
+
+func (c *conn) give(n int) {
+	c.server.budget.give(n)
+	c.budget.give(n)
+}
+
+// serve runs the connection to its end. All its calls have ended on return.
+func (c *conn) serve() {
+	err := c.readCalls()
+	c.calls.Wait()
+	c.flush()
+	c.abort()
+	if errors.Is(err, errRecord) {
+		c.server.stats.malformed.Add(1)
+		c.server.cfg.Log.Warn("nfs connection closed", "error", err)
+	}
+}
+
+func (c *conn) readCalls() error {
+	for {
+		c.inside = false
+		record, err := readRecord(c.r, &c.server.buffers, c)
+		if err != nil {
+			return err
+		}
+		cl := newCall(c, record)
+		p, ok := cl.parse()
+		switch {
+		case !ok:
+			c.server.stats.garbage.Add(1)
+			if cl.dead { // not a call: out of step
+				cl.release()
+				return io.ErrUnexpectedEOF
+			}
+			c.send(cl)
+			cl.release()
+		case p.quick:
+			c.run(cl, p)
+		default:
+			c.slots <- struct{}{}
+			c.calls.Add(1)
+			go func() {
+				defer func() { <-c.slots; c.calls.Done() }()
+				c.run(cl, p)
+				c.flush()
+			}()
+		}
+	}
+}
+
+// run performs a call and sends its reply. A fault in a call closes its
+// connection and is counted; it is the last resort, not a way to report errors.
+func (c *conn) run(cl *call, p *procedure) {
+	s := c.server
+	defer func() {
+		if v := recover(); v != nil {
+			s.stats.panics.Add(1)
+			s.cfg.Log.Error("nfs call failed", "program", cl.program, "procedure", cl.proc, "fault", v, "stack", string(debug.Stack()))
+			c.abort()
+		}
+		cl.release()
+	}()
+	s.stats.calls.Add(1)
+	s.perform(cl, p)
+	if !cl.dead {
+		c.send(cl)
+	}
+}
+
+// send gathers a reply for the next write.
+func (c *conn) send(cl *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.out) > replyBacklog && !c.broken {
+		if !c.writing {
+			c.write()
+			continue
+		}
+		c.drained.Wait()
+	}
+	if !c.broken {
+		c.out = append(c.out, cl.seal()...)
+	}
+}
+
+// flush writes the gathered replies, unless somebody is at it already, who
+// then writes these too.
+func (c *conn) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.writing {
+		c.write()
+	}
+}
+
+// write sends out until it is empty; mu is held on entry and return, but not
+// while writing. After an error the connection is closed and replies are dropped:
+// the client asks again on its next one.
+func (c *conn) write() {
+	c.writing = true
+	for len(c.out) > 0 && !c.broken {
+		b := c.out
+		c.out, c.spare = c.spare[:0], nil
+		c.drained.Broadcast()
+		c.mu.Unlock()
+		err := c.writeOut(b)
+		c.mu.Lock()
+		if cap(b) <= keepOutBuffer {
+			c.spare = b
+		}
+		if err != nil {
+			c.broken, c.out = true, nil
+			c.abort()
+		}
+	}
+	c.writing = false
+	c.drained.Broadcast()
+}
+
+func (c *conn) writeOut(b []byte) error {
+	select {
+	case <-c.server.failed:
+		return c.server.failure // nothing is answered any more
+	default:
+	}
+	if err := c.nc.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+		return err
+	}
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// abort closes the connection under its users, who then see an error. Closing
+// twice is harmless, and there is nobody to tell of an error.
+func (c *conn) abort() { _ = c.nc.Close() }
+
+// hangUp makes the reader stop; calls that run are finished and answered.
+func (c *conn) hangUp() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }

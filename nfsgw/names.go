@@ -1,0 +1,269 @@
+package nfsgw
+
+import (
+	"bytes"
+	"strings"
+
+	"logvault/vault"
+)
+
+// dirName reads a diropargs3: a directory's handle and a name in it.
+func (d *decoder) dirName() (h []byte, name string) {
+	h = d.opaque(maxHandle)
+	return h, string(d.opaque(maxPath))
+}
+
+// checkName refuses what cannot be the name of a new or changed entry. Any
+// other bytes are a name.
+func checkName(name string) status {
+	switch {
+	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
+		return statusInval
+	case len(name) > maxName:
+		return statusNameTooLong
+	}
+	return statusOK
+}
+
+func (s *Server) lookup(c *call) bool {
+	h, name := c.args.dirName()
+	if c.args.bad {
+		return false
+	}
+	var dirAttr *attr
+	var n *node
+	dir, st := s.directory(c, h)
+	if st == statusOK {
+		a := dir.attrs()
+		dirAttr = &a
+		if n = dir.lookup(name); n == nil {
+			st = statusNoEnt
+			if len(name) > maxName {
+				st = statusNameTooLong
+			}
+		}
+	}
+	c.reply.status(st)
+	if st == statusOK {
+		a := n.attrs()
+		c.reply.opaque(n.handle[:])
+		c.reply.postOp(&a)
+	}
+	c.reply.postOp(dirAttr)
+	return true
+}
+
+type createArgs struct {
+	handle   []byte
+	name     string
+	how      uint32
+	attrs    setAttr
+	verifier []byte
+}
+
+func (d *decoder) create() (a createArgs) {
+	a.handle, a.name = d.dirName()
+	switch a.how = d.u32(); a.how {
+	case createUnchecked, createGuarded:
+		a.attrs = d.setAttr()
+	case createExclusive:
+		a.verifier = d.fixed(8)
+	default:
+		d.bad = true
+	}
+	return a
+}
+
+// create makes a file, or opens one. Opening never truncates by itself: a
+// client with an outdated cache sends UNCHECKED for a file that another has
+// filled. Only an explicit size of zero does, as in SETATTR.
+func (s *Server) create(c *call) bool {
+	arg := c.args.create()
+	if c.args.bad {
+		return false
+	}
+	return s.makeEntry(c, arg.handle, arg.name, func(dir *node, w *wcc) (*node, status) {
+		old := dir.lookup(arg.name)
+		if old == nil {
+			return s.newFile(c, dir, &arg, w)
+		}
+		switch {
+		case old.kind != typeFile || arg.how == createGuarded:
+			return nil, statusExist
+		case arg.how == createExclusive && !(old.exclusive && bytes.Equal(old.verifier[:], arg.verifier)):
+			return nil, statusExist
+		}
+		return old, statusOK
+	}, func(n *node) status {
+		if arg.how != createUnchecked || !arg.attrs.setSize || arg.attrs.size != 0 || n.attrs().size == 0 {
+			return statusOK
+		}
+		var w wcc
+		w.node = n
+		return s.applyAttrs(c, n, &setAttr{setSize: true}, &w)
+	})
+}
+
+// makeEntry runs a procedure that makes something in a directory: make under
+// the lock of the names, then after, if given, without it.
+func (s *Server) makeEntry(c *call, h []byte, name string, make func(*node, *wcc) (*node, status), after func(*node) status) bool {
+	var n *node
+	var w wcc
+	dir, st := s.directory(c, h)
+	if st == statusOK {
+		w.node = dir
+		if st = checkName(name); st == statusOK {
+			dir.tree.names.Lock()
+			n, st = s.makeIn(dir, &w, make)
+			dir.tree.names.Unlock()
+		}
+		if st == statusOK && after != nil {
+			st = after(n)
+		}
+		if !w.known {
+			dir.snapshot(&w)
+		}
+	}
+	c.reply.status(st)
+	if st == statusOK {
+		a := n.attrs()
+		c.reply.flag(true)
+		c.reply.opaque(n.handle[:])
+		c.reply.postOp(&a)
+	}
+	c.reply.wcc(&w)
+	return true
+}
+
+// makeIn refuses a directory that was removed while the call waited for it.
+func (s *Server) makeIn(dir *node, w *wcc, make func(*node, *wcc) (*node, status)) (*node, status) {
+	if s.gone(dir) {
+		return nil, statusStale
+	}
+	return make(dir, w)
+}
+
+func (s *Server) gone(n *node) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.nodes[n.id] != n
+}
+
+// newFile makes a file with a new stream; names is held. The stream comes
+// first: a crash in between leaves a stream without a name and without bytes.
+func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, status) {
+	stream, err := vault.NewStreamID(s.cfg.Random)
+	if err != nil {
+		return nil, s.passing(c, err)
+	}
+	info := vault.StreamInfo{ID: stream, Source: dir.tree.name, Name: dir.path(dir, arg.name)}
+	if err := s.cfg.Sink.AddStream(c.work(), info); err != nil {
+		return nil, s.passing(c, err)
+	}
+	m := s.newMeta(c, dir, typeFile, 0o644, arg.name, &arg.attrs)
+	m.stream = stream
+	if arg.how == createExclusive {
+		m.exclusive = true
+		copy(m.verifier[:], arg.verifier)
+	}
+	if arg.attrs.setSize && arg.attrs.size <= maxOffset {
+		m.size = int64(arg.attrs.size)
+	}
+	return s.addNode(c, dir, m, w)
+}
+
+// newMeta is the state of a new node that the caller owns.
+func (s *Server) newMeta(c *call, dir *node, kind, mode uint32, name string, sa *setAttr) meta {
+	m := meta{kind: kind, root: dir.root, parent: dir.id, mode: mode, uid: c.cred.uid, gid: c.cred.gid, name: name}
+	now := s.tick()
+	m.atime, m.mtime, m.ctime = now, now, now-1 // edit adds 1
+	sa.edit(now)(&m)
+	return m
+}
+
+// addNode makes a node durable and visible, with its directory's new time.
+func (s *Server) addNode(c *call, dir *node, m meta, w *wcc) (*node, status) {
+	n, err := s.newNode(dir.tree, m)
+	if err != nil {
+		return nil, s.passing(c, err)
+	}
+	s.remember(n) // before it is visible by name: a handle must resolve
+	err = dir.tree.commit(c.work(), s, []change{
+		{node: n, edit: func(*meta) {}, up: dir},
+		{node: dir, edit: modifyAt(m.ctime)},
+	}, nil, w)
+	if err != nil {
+		s.forget([]*node{n})
+		return nil, s.passing(c, err)
+	}
+	return n, statusOK
+}
+
+func modifyAt(now int64) func(*meta) { return func(m *meta) { m.modify(now) } }
+
+func (s *Server) mkdir(c *call) bool {
+	h, name := c.args.dirName()
+	sa := c.args.setAttr()
+	if c.args.bad {
+		return false
+	}
+	return s.makeEntry(c, h, name, func(dir *node, w *wcc) (*node, status) {
+		if dir.lookup(name) != nil {
+			return nil, statusExist
+		}
+		return s.addNode(c, dir, s.newMeta(c, dir, typeDir, 0o755, name, &sa), w)
+	}, nil)
+}
+
+// symlink, mknod and link are refused with PERM, for which every client has a
+// word; NOTSUPP shows as "Unknown error 524".
+func (s *Server) symlink(c *call) bool {
+	h, _ := c.args.dirName()
+	c.args.setAttr()
+	c.args.opaque(maxRecord)
+	return s.refuseIn(c, h)
+}
+
+func (s *Server) mknod(c *call) bool {
+	h, _ := c.args.dirName() // what follows depends on the kind; nothing of it matters
+	return s.refuseIn(c, h)
+}
+
+func (s *Server) refuseIn(c *call, h []byte) bool {
+	if c.args.bad {
+		return false
+	}
+	var w wcc
+	dir, st := s.directory(c, h)
+	if st == statusOK {
+		st = statusPerm
+		dir.snapshot(&w)
+	}
+	c.reply.status(st)
+	c.reply.wcc(&w)
+	return true
+}
+
+func (s *Server) link(c *call) bool {
+	h := c.args.opaque(maxHandle)
+	dirHandle, _ := c.args.dirName()
+	if c.args.bad {
+		return false
+	}
+	var a *attr
+	var w wcc
+	n, st := s.resolve(c, h)
+	if st == statusOK {
+		v := n.attrs()
+		a = &v
+		var dir *node
+		if dir, st = s.directory(c, dirHandle); st == statusOK {
+			st = statusPerm
+			dir.snapshot(&w)
+		}
+	}
+	c.reply.status(st)
+	c.reply.postOp(a)
+	c.reply.wcc(&w)
+	return true
+}

@@ -1,0 +1,63 @@
+package nfsgw
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Stats are counts since the start, except Conns, Files and Removed, which are
+// the numbers now.
+type Stats struct {
+	Conns      int64 // open connections
+	Files      int64 // files and directories that have a name
+	Removed    int64 // removed files whose id is still kept
+	Calls      int64 // RPC calls understood
+	Writes     int64 // WRITE calls answered OK
+	Bytes      int64 // their payload
+	Commits    int64 // COMMIT calls answered OK
+	Full       int64 // calls answered JUKEBOX
+	Duplicates int64 // repeated calls answered from the cache
+	Refused    int64 // connections of unlisted or insecure peers, or above MaxConns
+	Denied     int64 // MNT calls refused
+	Foreign    int64 // handles used from an address that is not of their source
+	Forged     int64 // handles that we did not make
+	Malformed  int64 // connections closed for a bad record
+	Garbage    int64 // calls with a bad header or undecodable arguments
+	Panics     int64 // faults in a call; its connection was closed
+}
+
+// counters are the live form of Stats.
+type counters struct {
+	calls, writes, bytes, commits, full, duplicates              atomic.Int64
+	refused, denied, foreign, forged, malformed, garbage, panics atomic.Int64
+}
+
+// Stats returns the counts.
+func (s *Server) Stats() Stats {
+	c := &s.stats
+	st := Stats{
+		Calls: c.calls.Load(), Writes: c.writes.Load(), Bytes: c.bytes.Load(), Commits: c.commits.Load(),
+		Full: c.full.Load(), Duplicates: c.duplicates.Load(), Refused: c.refused.Load(), Denied: c.denied.Load(),
+		Foreign: c.foreign.Load(), Forged: c.forged.Load(), Malformed: c.malformed.Load(),
+		Garbage: c.garbage.Load(), Panics: c.panics.Load(),
+	}
+	s.connMu.Lock()
+	st.Conns = int64(len(s.conns))
+	s.connMu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, t := range s.trees {
+		st.Removed += int64(t.removedCount())
+	}
+	st.Files = int64(len(s.nodes)) - st.Removed
+	return st
+}
+
+// quietLog lets one message of a kind through in ten seconds, so that a
+// scanner cannot fill the log. The counts in Stats are complete.
+type quietLog struct{ last atomic.Int64 }
+
+func (q *quietLog) allow(now time.Time) bool {
+	last := q.last.Load()
+	return now.UnixNano()-last >= int64(10*time.Second) && q.last.CompareAndSwap(last, now.UnixNano())
+}
