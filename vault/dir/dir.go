@@ -241,12 +241,14 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(vault.Info) err
 	if prefix != "" && (!ok || !fs.ValidPath(name) || name == ".") {
 		return fmt.Errorf("listing %.200q: expected a directory name ending in \"/\"", prefix)
 	}
-	err := s.list(ctx, name, fn)
-	if errors.Is(err, errNoDir) {
-		// Absent, as opposed to unreachable, lists nothing.
-		return s.alive()
+	// Absent, as opposed to unreachable, lists nothing.
+	if err := s.alive(); err != nil {
+		return err
 	}
-	return err
+	if err := s.list(ctx, name, fn); err != nil && !errors.Is(err, errNoDir) {
+		return err
+	}
+	return nil
 }
 
 var errNoDir = errors.New("no such directory")

@@ -37,6 +37,9 @@ func (s *Store) Put(ctx context.Context, name string, size int64, body io.Reader
 	if o.Kind == vault.KindCheckpoint || vault.IsPartial(name) {
 		return fmt.Errorf("storing %s: mutable, it can only be replaced", name)
 	}
+	if size < 0 {
+		return fmt.Errorf("storing %s: size %d, expected 0 or more", name, size)
+	}
 	body = &exactReader{ctx: ctx, r: body, left: size}
 	err = s.putSame(name, size, body)
 	if errors.Is(err, vault.ErrNotExist) {
