@@ -299,6 +299,37 @@ func (s *Store) RemovePartial(ctx context.Context, name string) error {
 	return nil
 }
 
+// maxCheckpoint bounds what RemoveTail reads of a checkpoint, in bytes.
+const maxCheckpoint = 64 << 10
+
+// RemoveTail removes a full tile or bundle beyond the published checkpoint of
+// its log; see vault.Head.
+//
+//	unlink(name)
+//
+// Nothing is synced: a tail that comes back after a crash is removed again.
+func (s *Store) RemoveTail(ctx context.Context, name string) error {
+	o, err := vault.ParseName(name)
+	if err != nil {
+		return err
+	}
+	checkpoint, err := vault.ReadAll(ctx, s, vault.CheckpointName(o.LogPrefix()), maxCheckpoint)
+	if err != nil {
+		return fmt.Errorf("removing %s: %w", name, err)
+	}
+	tail, err := vault.IsTail(name, checkpoint)
+	if err != nil {
+		return fmt.Errorf("removing %s: %w", name, err)
+	}
+	if !tail {
+		return fmt.Errorf("removing %s: not a full tile or bundle beyond the checkpoint", name)
+	}
+	if err := s.fsys.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", name, err)
+	}
+	return nil
+}
+
 // Remove removes an object durably; see vault.Remover. It refuses the marker
 // and everything of a log.
 //
