@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"logvault/internal/config"
+	"logvault/internal/gateway"
+	"logvault/internal/vfs"
+)
+
+// defaultConfig is where the configuration is if nothing else is said.
+const defaultConfig = "/etc/logvault/logvault.toml"
+
+// app is the program's surroundings. Commands are methods of it, so that a test
+// can run them with other streams, another clock and another disk.
+type app struct {
+	in     io.Reader
+	out    io.Writer // data
+	err    io.Writer // talk
+	fs     vfs.FS
+	random io.Reader
+	now    func() time.Time
+	boot   func() time.Duration
+	getenv func(string) string
+}
+
+// usageError is a mistake in the command line: exit 2.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// run runs one command line and returns its exit code. Messages are written here only.
+func (a *app) run(ctx context.Context, args []string) int {
+	err := a.cli().RunContext(ctx, args)
+	if err == nil {
+		return codeOK
+	}
+	code := exitCode(err)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		code = codeInterrupted
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(a.err, "logvault: %s\n", strings.TrimPrefix(text, "logvault: "))
+	}
+	if h := hint(err); h != "" {
+		fmt.Fprintf(a.err, "hint: %s\n", h)
+	}
+	return code
+}
+
+// cli is the command tree. urfave/cli is made strict: a usage error never
+// prints help to standard output, never exits by itself, and repeated values
+// are repeated flags.
+func (a *app) cli() *cli.App {
+	onUsage := func(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
+	root := &cli.App{
+		Name:                      "logvault",
+		Usage:                     "append-only, encrypted archival of proxy logs for legal retention",
+		UsageText:                 "logvault COMMAND [FLAGS]",
+		Description:               "Begin with `logvault demo`. Every command has --help with an example and its exit codes.\n\n" + allCodes(),
+		Writer:                    a.out,
+		ErrWriter:                 a.err,
+		Flags:                     commonFlags(),
+		HideHelpCommand:           true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              onUsage,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("unknown command %q", c.Args().First())
+			}
+			return usagef("no command given")
+		},
+	}
+	for _, cmd := range a.commands() {
+		root.Commands = append(root.Commands, strict(cmd, onUsage))
+	}
+	return root
+}
+
+// strict gives a command the common flags and refuses stray arguments: the
+// library stops reading flags at the first one and would ignore those after it.
+func strict(cmd *cli.Command, onUsage cli.OnUsageErrorFunc) *cli.Command {
+	action := cmd.Action
+	cmd.Flags = append(cmd.Flags, commonFlags()...)
+	cmd.HideHelpCommand = true
+	cmd.OnUsageError = onUsage
+	cmd.UsageText = "logvault " + cmd.Name + " [FLAGS]"
+	cmd.Action = func(c *cli.Context) error {
+		if c.NArg() > 0 {
+			return usagef("%s: unexpected argument %q: values go with a flag, and what follows it was not read", cmd.Name, c.Args().First())
+		}
+		return action(c)
+	}
+	return cmd
+}
+
+// commonFlags work before and after the command's name.
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "configuration `FILE` (or LOGVAULT_CONFIG; default " + defaultConfig + ")"},
+		&cli.BoolFlag{Name: "json", Usage: "print JSON lines"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print no talk but errors"},
+		&cli.BoolFlag{Name: "verbose", Usage: "log each step"},
+	}
+}
+
+// isSet looks a flag up where it was given: after the command's name or before.
+func isSet(c *cli.Context, name string) *cli.Context {
+	for _, level := range c.Lineage() {
+		if level.Command != nil && level.IsSet(name) {
+			return level
+		}
+	}
+	return nil
+}
+
+// flag returns a common boolean flag.
+func flag(c *cli.Context, name string) bool {
+	level := isSet(c, name)
+	return level != nil && level.Bool(name)
+}
+
+// need returns a usage error unless each flag was given.
+func need(c *cli.Context, names ...string) error {
+	for _, n := range names {
+		if !c.IsSet(n) {
+			return usagef("%s: --%s is required", c.Command.Name, n)
+		}
+	}
+	return nil
+}
+
+// configFile is the configuration file in force and whether a person named it.
+func (a *app) configFile(c *cli.Context) (file string, named bool) {
+	if level := isSet(c, "config"); level != nil {
+		return level.String("config"), true
+	}
+	if file := a.getenv("LOGVAULT_CONFIG"); file != "" {
+		return file, true
+	}
+	return defaultConfig, false
+}
+
+// loadConfig loads the configuration in force.
+func (a *app) loadConfig(c *cli.Context) (*config.Config, error) {
+	file, _ := a.configFile(c)
+	return config.Load(a.fs, file)
+}
+
+// logger writes the operational log to standard error.
+func (a *app) logger(c *cli.Context) *slog.Logger {
+	level := slog.LevelInfo
+	switch {
+	case flag(c, "quiet"):
+		level = slog.LevelError
+	case flag(c, "verbose"):
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// quietLogger is for commands whose own output says what happened: only
+// warnings and errors are logged unless --verbose asks for more.
+func (a *app) quietLogger(c *cli.Context) *slog.Logger {
+	if flag(c, "verbose") {
+		return a.logger(c)
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// env is the world that the gateway's parts are given.
+func (a *app) env(log *slog.Logger) gateway.Env {
+	return gateway.Env{FS: a.fs, Random: a.random, Now: a.now, Boot: a.boot, Log: log}
+}
+
+// connect opens the gateway, in this process or through `serve`.
+func (a *app) connect(c *cli.Context) (gateway.Service, *config.Config, error) {
+	cfg, err := a.loadConfig(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	svc, err := gateway.Connect(c.Context, a.env(a.quietLogger(c)), cfg)
+	return svc, cfg, err
+}
+
+// talk writes a line for people, unless --quiet or --json.
+func (a *app) talk(c *cli.Context, format string, args ...any) {
+	if !flag(c, "quiet") && !flag(c, "json") {
+		fmt.Fprintf(a.err, format+"\n", args...)
+	}
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"logvault/ingest"
+	"logvault/internal/gateway"
+	"logvault/seal/segment"
+	"logvault/vault"
+)
+
+func (a *app) ingestCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "ingest",
+		Usage: "import existing log files",
+		Description: describe("Imports plain, .gz and .zst files, or standard input. Importing the same file twice stores it once, also when\n"+
+			"it is compressed another time. Without --recorded-at the records count from now.",
+			"logvault ingest --source squid1 --recorded-at 2026-11-01 --file /var/log/squid/access.log.1.gz", codePartial, codeRefused, codeNoVault, codeLocked),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "source", Aliases: []string{"s"}, Usage: "the proxy `NAME` that wrote the lines"},
+			&cli.StringSliceFlag{Name: "file", Aliases: []string{"f"}, Usage: "log `FILE`; repeat it for more"},
+			&cli.BoolFlag{Name: "stdin", Usage: "read the lines from standard input"},
+			&cli.StringFlag{Name: "name", Usage: "with --stdin: the file `NAME` that the lines would have"},
+			&cli.StringFlag{Name: "recorded-at", Usage: "`TIME` of the youngest line, from which retention counts"},
+			&cli.StringFlag{Name: "tz", Usage: "zone `ZONE` of a time that has none (default: local)"},
+		},
+		Action: a.ingest,
+	}
+}
+
+func (a *app) ingest(c *cli.Context) (err error) {
+	if err := need(c, "source"); err != nil {
+		return err
+	}
+	files := c.StringSlice("file")
+	switch {
+	case c.Bool("stdin") == (len(files) > 0):
+		return usagef("ingest: give either --file or --stdin")
+	case c.Bool("stdin") && !c.IsSet("name"):
+		return usagef("ingest: --stdin needs --name")
+	case len(files) > 0 && c.IsSet("name"):
+		return usagef("ingest: --name goes with --stdin; a file has its own")
+	}
+	var recorded time.Time
+	if c.IsSet("recorded-at") {
+		if recorded, err = a.parseTime(c, "recorded-at"); err != nil {
+			return err
+		}
+		if recorded.After(a.now()) {
+			return usagef("ingest: --recorded-at %s lies in the future", recorded.Format(time.RFC3339))
+		}
+	}
+	svc, _, err := a.connect(c)
+	if err != nil {
+		return err
+	}
+	defer closeInto(svc, &err)
+	h := ingest.ImportHeader{Source: vault.Source(c.String("source")), Recorded: recorded}
+	if err := h.Source.Valid(); err != nil {
+		return usagef("ingest: %v", err)
+	}
+	if c.Bool("stdin") {
+		h.Name = []byte(c.String("name"))
+		if h.Stream, err = vault.NewStreamID(a.random); err != nil {
+			return err
+		}
+		return a.importOne(c, svc, h, a.in, c.String("name"))
+	}
+	for _, file := range files {
+		if err := a.importFile(c, svc, h, file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importFile reads a file twice: first for its content's hash, which is the
+// stream's identity, then to import it.
+func (a *app) importFile(c *cli.Context, svc gateway.Service, h ingest.ImportHeader, file string) error {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	h.Name = []byte(abs)
+	content, size, err := hashFile(file)
+	if err != nil {
+		return err
+	}
+	h.Stream = ingest.ImportID(h.Source, content)
+	r, err := openLog(file)
+	if err != nil {
+		return err
+	}
+	defer r.Close() // read-only
+	body := io.Reader(r)
+	if bar := a.progress(c, size, filepath.Base(file)); bar != nil {
+		body = io.TeeReader(r, bar)
+		defer bar.Close() // talk only
+	}
+	return a.importOne(c, svc, h, body, file)
+}
+
+func (a *app) importOne(c *cli.Context, svc gateway.Service, h ingest.ImportHeader, body io.Reader, file string) error {
+	res, err := svc.Ingest(c.Context, h, body)
+	if err != nil {
+		return err
+	}
+	if flag(c, "json") {
+		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "ingested", "file": file, "source": h.Source, "stream": h.Stream.String(),
+			"bytes": res.Bytes, "stored": res.Stored, "already": res.Already})
+	}
+	if res.Already {
+		a.talk(c, "%s: was imported before, nothing stored", file)
+		return nil
+	}
+	a.talk(c, "%s: %s imported and sealed as stream %s", file, bytesText(res.Bytes), h.Stream)
+	return nil
+}
+
+// openLog opens a log file and decompresses it by its content.
+func openLog(file string) (io.ReadCloser, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+	r, err := segment.OpenPlain(bufio.NewReaderSize(f, 1<<20), file)
+	if err != nil {
+		f.Close() // read-only
+		return nil, err
+	}
+	return &logFile{r, f}, nil
+}
+
+// logFile closes both layers.
+type logFile struct {
+	io.ReadCloser
+	file *os.File
+}
+
+func (l *logFile) Close() error {
+	err := l.ReadCloser.Close()
+	if ferr := l.file.Close(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+func hashFile(file string) (vault.Hash, int64, error) {
+	r, err := openLog(file)
+	if err != nil {
+		return vault.Hash{}, 0, err
+	}
+	defer r.Close() // read-only
+	h, n, err := ingest.ContentHash(r)
+	if err != nil {
+		return h, n, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return h, n, nil
+}

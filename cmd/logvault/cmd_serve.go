@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"logvault/internal/config"
+	"logvault/internal/gateway"
+)
+
+func (a *app) serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run the gateway: NFS export, sealing, control socket",
+		Description: describe("Runs until SIGTERM. Prints one line `ready` once it accepts. SIGTERM leaves the spool durable and exits 0;\n"+
+			"SIGHUP reloads the sources and classes. What kill -9 interrupts is finished at the next start.",
+			"logvault --config /var/lib/logvault/logvault.toml serve", codePartial, codeIntegrity, codeNoVault, codeLocked),
+		Action: a.serve,
+	}
+}
+
+func (a *app) serve(c *cli.Context) error {
+	cfg, err := a.loadConfig(c)
+	if err != nil {
+		return err
+	}
+	site, err := gateway.OpenSite(c.Context, a.env(a.logger(c)), cfg)
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	err = site.Serve(c.Context, gateway.ServeOptions{
+		ExitCode: exitCode,
+		Reload:   hup,
+		Config:   func() (*config.Config, error) { return a.loadConfig(c) },
+		Ready:    func(nfs net.Addr) { fmt.Fprintf(a.out, "ready nfs=%s vault=%s\n", nfs, cfg.Vault) },
+	})
+	if cerr := site.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"logvault/internal/gateway"
+)
+
+func (a *app) statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "say how the gateway and its vault are",
+		Description: describe("Says what waits in the spool and how old it is, how long the ledger is, how much room is left, and what\n"+
+			"a person should look at.",
+			"logvault --config /var/lib/logvault/logvault.toml status", codeIntegrity, codeNoVault, codeLocked),
+		Action: a.status,
+	}
+}
+
+func (a *app) status(c *cli.Context) (err error) {
+	svc, _, err := a.connect(c)
+	if err != nil {
+		return err
+	}
+	defer closeInto(svc, &err)
+	st, err := svc.Status(c.Context)
+	if err != nil {
+		return err
+	}
+	if flag(c, "json") {
+		return json.NewEncoder(a.out).Encode(struct {
+			Type string `json:"message_type"`
+			gateway.Status
+		}{"status", st})
+	}
+	a.printStatus(st)
+	return nil
+}
+
+func (a *app) printStatus(st gateway.Status) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(a.out, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	running := "not running"
+	if st.Serving {
+		running = "running"
+	}
+	row("gateway", "%s, %s", st.Origin, running)
+	row("vault", "%s, %s free of %s", st.Vault, bytesText(st.VaultFree), bytesText(st.VaultTotal))
+	row("ledger", "%d entries, root %s", st.LedgerSize, st.LedgerRoot)
+	if st.Spool.Bytes == 0 {
+		row("spool", "nothing waits")
+	} else {
+		row("spool", "%s wait on this disk only, the oldest for %s", bytesText(st.Spool.Bytes), age(a.now().Sub(st.Spool.OldestUnsealed)))
+	}
+	if !st.LastSeal.IsZero() {
+		row("sealed", "last %s ago", age(a.now().Sub(st.LastSeal)))
+	}
+	if st.NFS != nil {
+		row("nfs", "%+v", *st.NFS)
+	}
+	for _, k := range st.Classes {
+		row("class", "%s kept %s (%s)", k.Name, k.Period, k.Basis)
+		if !k.ValidUntil.IsZero() && k.ValidUntil.Before(a.now()) {
+			row("WARNING", "the legal basis of class %s ended on %s; review the policy", k.Name, k.ValidUntil.Format(time.DateOnly))
+		}
+	}
+	for _, k := range st.Auditors {
+		row("auditor", "%s", k.Fingerprint)
+		if left := k.Expires.Sub(a.now()); !k.Expires.IsZero() && left < 60*24*time.Hour {
+			row("WARNING", "the key of auditor %s expires on %s; sealing goes on, renew it", k.Fingerprint, k.Expires.Format(time.DateOnly))
+		}
+	}
+	if len(st.Auditors) == 1 {
+		row("WARNING", "one auditor only: if that key is lost, nobody can ever read these logs")
+	}
+	if st.Spool.Conflicts > 0 {
+		row("WARNING", "%d writes overlapped stored bytes with other content; both are kept", st.Spool.Conflicts)
+	}
+	if st.Trouble != "" {
+		row("WARNING", "%s ago: %s", age(a.now().Sub(st.TroubleAt)), st.Trouble)
+	}
+}
+
+// age is a duration for people.
+func age(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}

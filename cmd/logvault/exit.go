@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"logvault/extract"
+	"logvault/ingest"
+	"logvault/internal/config"
+	"logvault/internal/gateway"
+	"logvault/internal/vfs"
+	"logvault/ledger"
+	"logvault/replicate"
+	"logvault/seal/pgp"
+	"logvault/vault"
+)
+
+// Exit codes: scripts and cron jobs rely on them, so a number is never reused.
+const (
+	codeOK          = 0
+	codeFailure     = 1
+	codeUsage       = 2
+	codePartial     = 3
+	codeIntegrity   = 4
+	codeRefused     = 5
+	codeNoVault     = 10
+	codeLocked      = 11
+	codeKey         = 12
+	codeInterrupted = 130
+)
+
+var codeMeaning = []struct {
+	code int
+	text string
+}{
+	{codeOK, "done"},
+	{codeFailure, "failure (port in use, no permission, spool error, newer format)"},
+	{codeUsage, "usage (flags, configuration, an unusable auditor key)"},
+	{codePartial, "partial, try again later (disk full, NAS or network away)"},
+	{codeIntegrity, "integrity (verification failed, wrong trust key, state behind its vault)"},
+	{codeRefused, "refused by policy"},
+	{codeNoVault, "no vault or state there (absent, empty, not mounted)"},
+	{codeLocked, "locked by another command"},
+	{codeKey, "key missing or wrong"},
+	{codeInterrupted, "interrupted"},
+}
+
+// allCodes lists every exit code for the program's help.
+func allCodes() string {
+	var b strings.Builder
+	b.WriteString("Exit codes:\n")
+	for _, m := range codeMeaning {
+		fmt.Fprintf(&b, "  %3d  %s\n", m.code, m.text)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// describe is a command's long help: what it does, an example, its exit codes.
+func describe(text, example string, codes ...int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\nExample:\n  %s\n\nExit codes:\n", text, strings.ReplaceAll(example, "\n", "\n  "))
+	for _, m := range codeMeaning {
+		for _, c := range append([]int{codeOK, codeFailure, codeUsage}, codes...) {
+			if c == m.code {
+				fmt.Fprintf(&b, "  %3d  %s\n", m.code, m.text)
+			}
+		}
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// codedError is an error whose class the command itself knows.
+type codedError struct {
+	code int
+	hint string
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+// outcome ties the errors that packages return to an exit code and to what a
+// person may try. The first row that matches counts.
+type outcome struct {
+	is   error
+	code int
+	hint string
+}
+
+var outcomes = []outcome{
+	{context.Canceled, codeInterrupted, ""},
+	{vfs.ErrLocked, codeLocked, "another logvault command works on this state; wait for it or look with `ps`"},
+	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
+	{vault.ErrNoVault, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
+	{ledger.ErrNoLedger, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
+	{vault.ErrNotEmpty, codeRefused, "choose an absent or empty directory; nothing was changed"},
+	{pgp.ErrSecretKey, codeUsage, "export the public key only: `gpg --armor --export FINGERPRINT`"},
+	{pgp.ErrEmptyKey, codeUsage, "export the public key: `gpg --armor --export FINGERPRINT`"},
+	{pgp.ErrExpiredKey, codeUsage, "extend it with `gpg --quick-set-expire`, or make a new one with `logvault keygen`"},
+	{pgp.ErrRevokedKey, codeUsage, "ask the auditor for the present key"},
+	{pgp.ErrWeakKey, codeUsage, "use RSA of at least 3072 bits or Curve25519; `logvault keygen` makes one"},
+	{pgp.ErrNoEncryption, codeUsage, "the key needs an encryption subkey; `logvault keygen` makes one"},
+	{pgp.ErrWrongKey, codeKey, "`logvault inspect --object FILE` tells which keys can open it"},
+	{pgp.ErrNoKey, codeKey, "give --key SEC.asc, or --gpg to use the local gpg"},
+	{ledger.ErrBehind, codeIntegrity, "if this state was restored from a backup, do not use it: it would fork the ledger"},
+	{ledger.ErrForked, codeIntegrity, "two histories exist; keep both copies untouched and compare them with `logvault verify --against`"},
+	{ledger.ErrStopped, codeIntegrity, "another process wrote the ledger; find it before you go on"},
+	{ledger.ErrUnsigned, codeIntegrity, "check the --trust key against the paper copy; if it is right, somebody re-signed the ledger"},
+	{replicate.ErrShrunk, codeIntegrity, "the source lost entries that this copy holds; nothing was changed here"},
+	{replicate.ErrForked, codeIntegrity, "the source shows another history than this copy holds; nothing was changed here"},
+	{replicate.ErrUnsigned, codeIntegrity, "check the --trust key against the paper copy; nothing was changed here"},
+	{replicate.ErrChanged, codeIntegrity, "an object differs from what the ledger says; run `logvault verify` on both copies"},
+	{replicate.ErrMissing, codeIntegrity, "an object is gone before its date; run `logvault verify` on both copies"},
+	{vault.ErrNewer, codeFailure, "install the newest logvault on this machine"},
+	{vault.ErrFull, codePartial, "the spool is full; give it room or let sealing catch up"},
+	{syscall.ENOSPC, codePartial, "the disk is full; make room and run the command again"},
+	{syscall.EDQUOT, codePartial, "the quota is used up; make room and run the command again"},
+	{syscall.ESTALE, codePartial, "the NAS went away; mount it again and run the command again"},
+	{syscall.EIO, codePartial, "the disk or NAS reports an I/O error; look at the kernel log"},
+	{syscall.EADDRINUSE, codeFailure, "another program listens there (the kernel's NFS server?); choose another port in nfs.listen"},
+	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, or as root for a port below 1024"},
+	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
+	{extract.ErrRefused, codeRefused, ""},
+}
+
+// exitCode is the one table from errors to exit codes.
+func exitCode(err error) int {
+	if err == nil {
+		return codeOK
+	}
+	if e, ok := errors.AsType[*codedError](err); ok {
+		return e.code
+	}
+	if e, ok := errors.AsType[*gateway.RemoteError](err); ok {
+		return e.Code
+	}
+	if isUsage(err) {
+		return codeUsage
+	}
+	if _, ok := errors.AsType[*gateway.DueError](err); ok {
+		return codeRefused
+	}
+	for _, o := range outcomes {
+		if errors.Is(err, o.is) {
+			return o.code
+		}
+	}
+	if _, ok := errors.AsType[*ledger.CopyError](err); ok {
+		return codePartial
+	}
+	return codeFailure
+}
+
+func isUsage(err error) bool {
+	_, flags := errors.AsType[*usageError](err)
+	_, conf := errors.AsType[*config.Error](err)
+	_, source := errors.AsType[*gateway.UnknownSourceError](err)
+	return flags || conf || source
+}
+
+// hint tells what a person may try.
+func hint(err error) string {
+	if e, ok := errors.AsType[*codedError](err); ok && e.hint != "" {
+		return e.hint
+	}
+	if _, ok := errors.AsType[*usageError](err); ok {
+		return "`logvault COMMAND --help` shows the flags and an example"
+	}
+	if _, ok := errors.AsType[*gateway.UnknownSourceError](err); ok {
+		return "add a [[source]] to the configuration, then reload serve with SIGHUP"
+	}
+	if _, ok := errors.AsType[*config.Error](err); ok {
+		return "docs/CONFIG.md lists every key"
+	}
+	for _, o := range outcomes {
+		if errors.Is(err, o.is) {
+			return o.hint
+		}
+	}
+	return ""
+}

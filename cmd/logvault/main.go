@@ -1,0 +1,36 @@
+// Command logvault keeps proxy logs for as long as the law asks and not a day
+// longer. `logvault --help` lists its commands; README.md tells how to begin.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+	_ "time/tzdata" // retention days are civil days: the zones must be there on any machine
+
+	"logvault/internal/vfs"
+)
+
+func main() {
+	hardenProcess()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := &app{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		fs: vfs.OS, random: rand.Reader, now: time.Now, boot: vfs.Boottime, getenv: os.Getenv,
+	}
+	code := a.run(ctx, os.Args)
+	stop()
+	os.Exit(code)
+}
+
+// hardenProcess forbids core dumps and tracing by other processes of the same
+// user: period secrets and log lines pass through this process's memory.
+func hardenProcess() {
+	const prSetDumpable = 4
+	// Both are best effort: a kernel that refuses them still runs logvault.
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetDumpable, 0, 0)
+}

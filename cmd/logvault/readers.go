@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"logvault/internal/config"
+	"logvault/internal/gateway"
+	"logvault/internal/vfs"
+	"logvault/ledger"
+	"logvault/vault"
+	"logvault/vault/dir"
+)
+
+// readFlags choose the vaults that a reading command looks at.
+func readFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "vault", Usage: "read the vault at `PATH` (default: the configuration's); repeat it for several"},
+		&cli.StringFlag{Name: "trust", Usage: "pinned `FILE|VKEY`: trust.toml or the ledger's verifier key (default: the state's trust.toml)"},
+	}
+}
+
+// reading is one vault to read and what is trusted about it.
+type reading struct {
+	name     string
+	store    *dir.Store
+	trust    *ledger.Trust
+	unpinned bool // the key came from the vault itself: good for display only
+}
+
+// errUnpinned ends a command that could read but not trust.
+var errUnpinned = &codedError{codeIntegrity, "give --trust with trust.toml or the verifier key that `logvault init` printed",
+	errors.New("unpinned: the ledger's key was read from the vault itself, so nothing is proven")}
+
+// openDir opens a vault by the PATH of a flag.
+func (a *app) openDir(path string) (*dir.Store, error) {
+	path = strings.TrimPrefix(path, "file://")
+	if scheme, _, ok := strings.Cut(path, "://"); ok {
+		return nil, usagef("vault %q: this version reads directories, not %s:// addresses", path, scheme)
+	}
+	s, err := dir.Open(a.fs, path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the vault %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// readings opens the vaults that the flags or the configuration name.
+func (a *app) readings(c *cli.Context) ([]reading, error) {
+	paths := c.StringSlice("vault")
+	cfg, err := a.loadConfig(c)
+	_, named := a.configFile(c)
+	if len(paths) == 0 {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &codedError{codeUsage, "give --vault PATH with --trust, or --config FILE", err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		paths = []string{cfg.Vault}
+	}
+	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, err
+	}
+	var pinned *ledger.Trust
+	switch {
+	case c.IsSet("trust"):
+		pinned, err = a.loadTrust(c.String("trust"))
+	case cfg != nil && (named || !c.IsSet("vault")):
+		pinned, err = config.LoadTrust(a.fs, gateway.TrustFile(cfg))
+	default:
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.openReadings(c, paths, pinned)
+}
+
+func (a *app) openReadings(c *cli.Context, paths []string, pinned *ledger.Trust) ([]reading, error) {
+	var all []reading
+	for _, path := range paths {
+		store, err := a.openDir(path)
+		if err != nil {
+			return nil, err
+		}
+		r := reading{name: path, store: store, trust: pinned}
+		if pinned == nil {
+			r.unpinned = true
+			if r.trust, err = ledger.UnpinnedTrust(c.Context, store, vault.LedgerPrefix); err != nil {
+				return nil, fmt.Errorf("reading the ledger of %s: %w", path, err)
+			}
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func (a *app) loadTrust(arg string) (*ledger.Trust, error) {
+	t, err := config.LoadTrust(a.fs, arg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &codedError{codeUsage, "give the path of trust.toml or a verifier key NAME+HASH+KEY", err}
+	}
+	return t, err
+}
+
+// tree opens the ledger of a reading under its trust.
+func (r *reading) tree(c *cli.Context) (*ledger.Tree, error) {
+	t, err := ledger.OpenTree(c.Context, r.store, vault.LedgerPrefix, r.trust)
+	if err != nil {
+		return nil, fmt.Errorf("opening the ledger of %s: %w", r.name, err)
+	}
+	return t, nil
+}
+
+// fileExists tells whether a file is there.
+func fileExists(fsys vfs.FS, name string) bool {
+	_, err := fsys.Stat(name)
+	return err == nil
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"unsafe"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/urfave/cli/v2"
+)
+
+// isTerminal tells whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := getTermios(f.Fd())
+	return err == nil
+}
+
+func getTermios(fd uintptr) (t syscall.Termios, err error) {
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCGETS, uintptr(unsafe.Pointer(&t)))
+	if errno != 0 {
+		return t, errno
+	}
+	return t, nil
+}
+
+func setTermios(fd uintptr, t *syscall.Termios) error {
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCSETS, uintptr(unsafe.Pointer(t)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// readTerminal reads one line from the controlling terminal without echo. It
+// never reads standard input, which may be data.
+func readTerminal(prompt string) ([]byte, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, &codedError{codeKey, "set LOGVAULT_PASSCOMMAND to a command that prints the passphrase", errors.New("a passphrase is needed and there is no terminal to ask on")}
+	}
+	defer tty.Close() // a terminal: nothing to lose
+	old, err := getTermios(tty.Fd())
+	if err != nil {
+		return nil, fmt.Errorf("asking on the terminal: %w", err)
+	}
+	silent := old
+	silent.Lflag &^= syscall.ECHO
+	if err := setTermios(tty.Fd(), &silent); err != nil {
+		return nil, fmt.Errorf("asking on the terminal: %w", err)
+	}
+	fmt.Fprint(tty, prompt)
+	line, rerr := readLine(tty)
+	fmt.Fprintln(tty)
+	return line, errors.Join(rerr, setTermios(tty.Fd(), &old))
+}
+
+// readLine reads to the end of a line, a byte at a time so that nothing after
+// it is consumed.
+func readLine(r io.Reader) ([]byte, error) {
+	var line []byte
+	for b := make([]byte, 1); len(line) < 4096; {
+		n, err := r.Read(b)
+		if n == 1 && b[0] == '\n' || err == io.EOF {
+			return line, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading a passphrase: %w", err)
+		}
+		line = append(line, b[:n]...)
+	}
+	return nil, errors.New("reading a passphrase: longer than 4096 bytes")
+}
+
+// runPassCommand runs LOGVAULT_PASSCOMMAND with the shell and takes the first
+// line that it prints.
+func runPassCommand(command string) ([]byte, error) {
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, &codedError{codeKey, "", fmt.Errorf("LOGVAULT_PASSCOMMAND: %w", err)}
+	}
+	line, _, _ := bytes.Cut(out, []byte("\n"))
+	return line, nil
+}
+
+// progress gives a bar on standard error, or nil where there is no terminal,
+// for --quiet and for --json. total -1 is unknown.
+func (a *app) progress(c *cli.Context, total int64, what string) *progressbar.ProgressBar {
+	if !isTerminal(a.err) || flag(c, "quiet") || flag(c, "json") {
+		return nil
+	}
+	return progressbar.NewOptions64(total, progressbar.OptionSetWriter(a.err), progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionUseANSICodes(a.getenv("NO_COLOR") == ""))
+}

@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"logvault/internal/config"
+	"logvault/internal/vfs"
+	"logvault/nfsgw"
+	"logvault/vault"
+)
+
+// Beats of the running gateway.
+const (
+	// syncBeat bounds how long an UNSTABLE byte stays unsynced (DESIGN §6.7).
+	syncBeat = time.Second
+	// sealBeat is how often the spool is asked for what is due.
+	sealBeat = 15 * time.Second
+	// stopWait bounds how long a stop waits for calls in progress.
+	stopWait = 10 * time.Second
+)
+
+// ServeOptions is what `serve` adds to a Site.
+type ServeOptions struct {
+	ExitCode ExitCode
+	// Reload, when it is signalled, makes the gateway read its sources anew from
+	// the configuration that it returns.
+	Reload <-chan os.Signal
+	Config func() (*config.Config, error)
+	// Ready is called once, when the gateway accepts, with its NFS address.
+	Ready func(nfs net.Addr)
+}
+
+// Serve runs the gateway on an opened Site until ctx is done or the spool
+// fails. It owns four goroutines (NFS, control socket, spool sync, sealer) and
+// returns after all have ended. A stop seals nothing: the spool is durable.
+func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
+	srv, err := s.newNFS()
+	if err != nil {
+		return err
+	}
+	nfsL, err := net.Listen("tcp", s.Config().NFS.Listen)
+	if err != nil {
+		return fmt.Errorf("listening for NFS: %w", err)
+	}
+	defer nfsL.Close() // Serve closed it already, unless the next step fails
+	ctlL, err := listenControl(paths(s.Config().State).socket())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	run := func(name string, fn func(context.Context) error) {
+		wg.Go(func() {
+			if err := fn(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	run("nfs", func(ctx context.Context) error { return srv.Serve(ctx, nfsL) })
+	run("control socket", func(ctx context.Context) error {
+		return serveControl(ctx, ctlL, controlHandler(&serving{s, srv}, o.ExitCode))
+	})
+	run("spool", s.syncLoop)
+	run("sealer", s.sealLoop)
+	o.Ready(nfsL.Addr())
+	for {
+		select {
+		case <-o.Reload:
+			s.reload(ctx, o.Config, srv)
+		case <-ctx.Done():
+			wg.Wait()
+			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		}
+	}
+}
+
+func (s *Site) newNFS() (*nfsgw.Server, error) {
+	key, err := vfs.ReadFile(s.env.FS, paths(s.Config().State).handleKey(), 64)
+	if err != nil {
+		return nil, fmt.Errorf("reading the handle key: %w", err)
+	}
+	if len(key) != 32 {
+		return nil, fmt.Errorf("handle key: %d bytes, expected 32", len(key))
+	}
+	sources, err := nfsSources(s.Config())
+	if err != nil {
+		return nil, err
+	}
+	return nfsgw.New(nfsgw.Config{Sink: s.spool, Sources: sources, Key: [32]byte(key), Secure: *s.Config().NFS.Secure,
+		Random: s.env.Random, Now: s.env.Now, Log: s.env.Log})
+}
+
+// nfsSources are the sources that may mount: those with clients.
+func nfsSources(c *config.Config) ([]nfsgw.Source, error) {
+	var all []nfsgw.Source
+	for _, src := range c.Sources {
+		clients, err := config.ParseClients(src.Clients)
+		if err != nil {
+			return nil, err
+		}
+		if len(clients) > 0 {
+			all = append(all, nfsgw.Source{Name: vault.Source(src.Name), Clients: clients, AllowRead: src.AllowRead})
+		}
+	}
+	return all, nil
+}
+
+// reload takes over the sources and nothing else. A configuration that is wrong
+// changes nothing.
+func (s *Site) reload(ctx context.Context, read func() (*config.Config, error), srv *nfsgw.Server) {
+	c, err := read()
+	if err != nil {
+		s.trouble("reloading the configuration", err)
+		return
+	}
+	sources, err := nfsSources(c)
+	if err != nil {
+		s.trouble("reloading the configuration", err)
+		return
+	}
+	old := s.Config()
+	next := *old
+	next.Sources, next.Classes = c.Sources, c.Classes
+	s.sealMu.Lock() // nothing is sealed under a policy that is not in the ledger
+	s.config.Store(&next)
+	if err = s.syncPolicy(ctx); err != nil {
+		s.config.Store(old)
+	}
+	s.sealMu.Unlock()
+	if err != nil {
+		s.trouble("recording the reloaded policy", err)
+		return
+	}
+	srv.SetSources(sources)
+	s.env.Log.Info("sources reloaded", "sources", len(sources))
+}
+
+// syncLoop syncs the spool every second. Its error is final: after a failed
+// sync the process must end, so that the write verifier changes.
+func (s *Site) syncLoop(ctx context.Context) error {
+	beat := time.NewTicker(syncBeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+			if err := s.spool.Sync(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
+}
+
+// sealLoop seals what is due. An error of the vault or the ledger is noted and
+// tried again: the intake goes on without them.
+func (s *Site) sealLoop(ctx context.Context) error {
+	beat := time.NewTicker(sealBeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+			if _, err := s.sealRounds(ctx, false); err != nil && ctx.Err() == nil {
+				s.trouble("sealing", err)
+			}
+		}
+	}
+}
+
+func serveControl(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }() // ends with Shutdown below
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		srv.Close() // the calls in progress had their time
+	}
+	<-failed
+	return nil
+}
+
+// serving is the Site of a running gateway: its status knows of the NFS server.
+type serving struct {
+	*Site
+	nfs *nfsgw.Server
+}
+
+// Status implements Service.
+func (s *serving) Status(ctx context.Context) (Status, error) {
+	st, err := s.Site.Status(ctx)
+	st.Serving = true
+	stats := s.nfs.Stats()
+	st.NFS = &stats
+	return st, err
+}

@@ -1,0 +1,411 @@
+// Package gateway wires the parts of a running gateway: the state directory and
+// its lock, the spool, the ledger, the sealer, the NFS server and the control
+// socket. The parts are synchronous; the goroutines are owned here and are
+// joined before the function that started them returns.
+//
+// A state directory has one user at a time. Site is that user, within `serve`
+// or within one command; Connect gives a command either its own Site or, while
+// `serve` runs, a client of its control socket. Both are a Service, so that a
+// command does the same in either case.
+//
+// The control socket speaks HTTP on STATE/control.sock (mode 0600, and the
+// peer's uid is checked): POST /v1/seal, /v1/ingest, /v1/record, /v1/register
+// and GET /v1/status. An error is a JSON object with the message and the exit
+// code that the command would have ended with.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"logvault/ingest"
+	"logvault/internal/config"
+	"logvault/internal/vfs"
+	"logvault/ledger"
+	"logvault/ledger/entry"
+	"logvault/retention/policy"
+	"logvault/seal"
+	"logvault/seal/pgp"
+	"logvault/seal/segment"
+	"logvault/vault"
+	"logvault/vault/dir"
+)
+
+// ErrNoState says that there is no gateway state where one was expected.
+var ErrNoState = errors.New("no gateway state here")
+
+// Env is the world a gateway lives in.
+type Env struct {
+	FS     vfs.FS
+	Random io.Reader
+	Now    func() time.Time
+	Boot   func() time.Duration
+	Log    *slog.Logger
+}
+
+// Service is what commands ask of a gateway, in this process or in `serve`.
+type Service interface {
+	// Seal seals everything received so far and returns when it is in the ledger.
+	Seal(ctx context.Context) (SealResult, error)
+	// Ingest imports one file and seals what is due. Bytes below an earlier,
+	// interrupted import of the same stream are read and skipped.
+	Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (ingest.ImportResult, error)
+	// Record appends a request or disclosure entry; its time is set here.
+	Record(ctx context.Context, e entry.Entry) (index int64, err error)
+	// Register encrypts a personal record to the auditors, stores it and
+	// returns its commitment.
+	Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error)
+	// Status describes the gateway.
+	Status(ctx context.Context) (Status, error)
+	// Close releases the state or the connection.
+	Close() error
+}
+
+// SealResult says what a sealing stored.
+type SealResult struct {
+	Segments int   `json:"segments"`
+	Raw      int64 `json:"raw_bytes"`
+	Stored   int64 `json:"stored_bytes"`
+	Size     int64 `json:"ledger_size"`
+}
+
+// Site is an opened state directory with everything that writes to its vault.
+type Site struct {
+	config atomic.Pointer[config.Config] // replaced whole by a reload
+	env    Env
+	lock   io.Closer
+	store  *dir.Store
+	spool  *ingest.Spool
+	sealer *seal.Sealer
+	audits []pgp.Auditor
+
+	ledgerMu sync.Mutex // serialises appends
+	ledger   *ledger.Log
+
+	sealMu   sync.Mutex   // serialises the sealer; taken before ledgerMu
+	lastSeal atomic.Int64 // Unix milliseconds, 0: not since the start
+
+	notes noted // what Status reports of past trouble
+}
+
+// noted is the trouble that a person should hear of.
+type noted struct {
+	sync.Mutex
+	text string
+	at   time.Time
+}
+
+func (n *noted) set(at time.Time, text string) {
+	n.Lock()
+	defer n.Unlock()
+	n.text, n.at = text, at
+}
+
+func (n *noted) get() (string, time.Time) {
+	n.Lock()
+	defer n.Unlock()
+	return n.text, n.at
+}
+
+// OpenSite locks and opens the state that c names. It replays the spool and
+// finishes whatever a crash interrupted. Errors: ErrNoState, vfs.ErrLocked,
+// vault.ErrNoVault, and those of the ledger and the spool.
+func OpenSite(ctx context.Context, env Env, c *config.Config) (*Site, error) {
+	s := &Site{env: env}
+	s.config.Store(c)
+	if err := s.open(ctx); err != nil {
+		s.Close() // the first error counts
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Site) open(ctx context.Context) error {
+	p := paths(s.Config().State)
+	if _, err := s.env.FS.Stat(p.keys()); err != nil {
+		return fmt.Errorf("%s: %w: %w", s.Config().State, ErrNoState, err)
+	}
+	lock, err := s.env.FS.Lock(p.lock())
+	if err != nil {
+		return fmt.Errorf("locking the state %s: %w", s.Config().State, err)
+	}
+	s.lock = lock
+	if s.store, err = dir.Open(s.env.FS, s.Config().Vault); err != nil {
+		return fmt.Errorf("opening the vault: %w", err)
+	}
+	if s.audits, err = LoadAuditors(s.env.FS, s.Config(), s.now()); err != nil {
+		return err
+	}
+	if err := s.openLedger(ctx); err != nil {
+		return err
+	}
+	if s.spool, err = ingest.OpenSpool(ctx, spoolConfig(s.env.FS, s.Config(), s.env.Random, s.env.Now, s.env.Boot, s.env.Log)); err != nil {
+		return fmt.Errorf("opening the spool: %w", err)
+	}
+	if err := s.syncPolicy(ctx); err != nil {
+		return err
+	}
+	return s.openSealer(ctx)
+}
+
+func (s *Site) openLedger(ctx context.Context) error {
+	p := paths(s.Config().State)
+	key, err := vfs.ReadFile(s.env.FS, p.ledgerKey(), 4096)
+	if err != nil {
+		return fmt.Errorf("reading the ledger key: %w", err)
+	}
+	trust, err := config.LoadTrust(s.env.FS, p.trust())
+	if err != nil {
+		return err
+	}
+	record, err := dir.At(s.env.FS, s.Config().State)
+	if err != nil {
+		return err
+	}
+	s.ledger, err = ledger.Open(ctx, ledger.Config{Prefix: vault.LedgerPrefix, Origin: s.Config().Origin, SignerKey: strings.TrimSpace(string(key)),
+		Record: record, Copy: s.store, Now: s.env.Now, KnownSize: trust.KnownSize})
+	if err != nil {
+		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	return nil
+}
+
+func (s *Site) openSealer(ctx context.Context) error {
+	enc, err := segment.NewEncoder(segment.Options{Codec: vault.Codec(s.Config().Seal.Codec), Level: *s.Config().Seal.Level, Random: s.env.Random})
+	if err != nil {
+		return err
+	}
+	s.sealer, err = seal.New(ctx, seal.Config{Source: s.spool, Ledger: s, Objects: s.store, Encoder: enc, Auditors: s.audits,
+		ClassOf: func(src vault.Source) (policy.Class, bool) { return s.Config().ClassOf(src) }, Now: s.env.Now, Random: s.env.Random, Log: s.env.Log, Actor: ActorGateway, CutBytes: int64(s.Config().Seal.Cut)})
+	if err != nil {
+		return fmt.Errorf("opening the sealer: %w", err)
+	}
+	return nil
+}
+
+func spoolConfig(fsys vfs.FS, c *config.Config, random io.Reader, now func() time.Time, boot func() time.Duration, log *slog.Logger) ingest.SpoolConfig {
+	p := paths(c.State)
+	return ingest.SpoolConfig{FS: fsys, Dir: p.spool(), KeyDir: p.spoolKeys(), Random: random, Now: now, Boot: boot, Log: log, MaxBytes: int64(c.Spool.Max)}
+}
+
+// LoadAuditors reads the auditors' keys that the configuration pins by
+// fingerprint. A key that has expired since is still used and only warned of
+// elsewhere: sealing never stops for it.
+func LoadAuditors(fsys vfs.FS, c *config.Config, now time.Time) ([]pgp.Auditor, error) {
+	var all []pgp.Auditor
+	for _, f := range c.Auditors {
+		file := paths(c.State).auditor(f)
+		data, err := vfs.ReadFile(fsys, file, 1<<20)
+		if err != nil {
+			return nil, fmt.Errorf("reading an auditor's key: %w", err)
+		}
+		a, err := pgp.ParseAuditor(data, now)
+		if err != nil && !errors.Is(err, pgp.ErrExpiredKey) {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if a.Fingerprint != f {
+			return nil, fmt.Errorf("%s: holds the key %s, expected %s", file, a.Fingerprint, f)
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// Config is the configuration in force; it must not be changed.
+func (s *Site) Config() *config.Config { return s.config.Load() }
+
+func (s *Site) now() time.Time { return s.env.Now() }
+
+// Close closes what was opened, the lock last.
+func (s *Site) Close() error {
+	var err error
+	if s.spool != nil {
+		err = s.spool.Close()
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// Append appends to the ledger for the sealer and the commands, one at a time.
+func (s *Site) Append(ctx context.Context, entries ...[]byte) (int64, error) {
+	s.ledgerMu.Lock()
+	defer s.ledgerMu.Unlock()
+	return s.ledger.Append(ctx, entries...)
+}
+
+// Tree is the ledger of record at its present size.
+func (s *Site) Tree() *ledger.Tree {
+	s.ledgerMu.Lock()
+	defer s.ledgerMu.Unlock()
+	return s.ledger.Tree()
+}
+
+// Seal implements Service.
+func (s *Site) Seal(ctx context.Context) (SealResult, error) {
+	if err := s.spool.Sync(ctx); err != nil {
+		return SealResult{}, err
+	}
+	return s.sealRounds(ctx, true)
+}
+
+// sealRounds seals until nothing is due.
+func (s *Site) sealRounds(ctx context.Context, all bool) (SealResult, error) {
+	s.sealMu.Lock()
+	defer s.sealMu.Unlock()
+	var sum SealResult
+	for {
+		r, err := s.sealer.Step(ctx, all)
+		sum.Segments += r.Segments
+		sum.Raw += r.Raw
+		sum.Stored += r.Stored
+		if r.Segments > 0 {
+			s.lastSeal.Store(s.now().UnixMilli())
+		}
+		if err != nil || r == (seal.Result{}) {
+			sum.Size = s.Tree().Size()
+			return sum, err
+		}
+	}
+}
+
+// Ingest implements Service. Sealing goes on beside the import, so that a file
+// of any size passes through a spool of fixed room.
+func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (ingest.ImportResult, error) {
+	class, ok := s.Config().ClassOf(h.Source)
+	if !ok {
+		return ingest.ImportResult{}, &UnknownSourceError{Name: h.Source}
+	}
+	if err := inWindow(class, h.Recorded, s.now()); err != nil {
+		return ingest.ImportResult{}, err
+	}
+	type outcome struct {
+		res ingest.ImportResult
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() { // joined below: this function returns only after its outcome
+		res, err := ingest.Import(ctx, s.spool, h, body)
+		done <- outcome{res, err}
+	}()
+	beat := time.NewTicker(100 * time.Millisecond)
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+			if _, err := s.sealRounds(ctx, false); err != nil {
+				s.trouble("sealing during an import", err) // the import itself goes on: its bytes are safe in the spool
+			}
+		case o := <-done:
+			if o.err != nil {
+				return o.res, o.err
+			}
+			_, err := s.sealRounds(ctx, false)
+			return o.res, err
+		}
+	}
+}
+
+// DueError refuses to store what the law wants gone already.
+type DueError struct {
+	Recorded, Due time.Time
+	Class         string
+}
+
+func (e *DueError) Error() string {
+	return fmt.Sprintf("records of %s in class %s had to be destroyed on %s", e.Recorded.Format(time.RFC3339), e.Class, e.Due.Format(time.RFC3339))
+}
+
+// UnknownSourceError names a source that the configuration does not have.
+type UnknownSourceError struct{ Name vault.Source }
+
+func (e *UnknownSourceError) Error() string {
+	return fmt.Sprintf("source %q is not in the configuration", string(e.Name))
+}
+
+func inWindow(class policy.Class, recorded, now time.Time) error {
+	if recorded.IsZero() {
+		return nil
+	}
+	if due := class.RetainUntil(recorded); !due.After(now) {
+		return &DueError{recorded, due, class.Name}
+	}
+	return nil
+}
+
+// Record implements Service.
+func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
+	switch e.Type() {
+	case entry.TypeRequest, entry.TypeDisclosure:
+	default:
+		return 0, fmt.Errorf("recording a %s: expected a request or a disclosure", e.Type())
+	}
+	e.Head().Time = s.now()
+	data, err := entry.Encode(e)
+	if err != nil {
+		return 0, err
+	}
+	index, err := s.Append(ctx, data)
+	if _, late := errors.AsType[*ledger.CopyError](err); late {
+		s.trouble("copying the ledger to the vault", err)
+		err = nil // committed: the record is in the ledger of record
+	}
+	return index, err
+}
+
+// Register implements Service. The commitment is SHA-256(salt ‖ record) with a
+// fresh salt of 32 bytes, so that the ledger, which outlives the record, tells
+// nothing about it.
+func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error) {
+	salted := make([]byte, 32, 32+len(record))
+	if _, err := io.ReadFull(s.env.Random, salted); err != nil {
+		return vault.Hash{}, fmt.Errorf("drawing a salt: %w", err)
+	}
+	salted = append(salted, record...)
+	commit := vault.HashOf(salted)
+	msg, err := pgp.EncryptTo(s.env.Random, s.audits, salted)
+	if err != nil {
+		return vault.Hash{}, fmt.Errorf("encrypting a record: %w", err)
+	}
+	name := vault.RegisterName(class, commit)
+	if err := s.store.Put(ctx, name, int64(len(msg)), strings.NewReader(string(msg))); err != nil {
+		return vault.Hash{}, fmt.Errorf("storing a record: %w", err)
+	}
+	return commit, nil
+}
+
+// trouble logs and keeps for Status what a person should look at.
+func (s *Site) trouble(what string, err error) {
+	s.env.Log.Error(what, "err", err)
+	s.notes.set(s.now(), what+": "+err.Error())
+}
+
+// Connect gives a command the gateway of c: its own Site, or `serve` through
+// its control socket while that holds the state. vfs.ErrLocked is returned only
+// when another command holds it.
+func Connect(ctx context.Context, env Env, c *config.Config) (Service, error) {
+	site, err := OpenSite(ctx, env, c)
+	if err == nil {
+		return site, nil
+	}
+	if !errors.Is(err, vfs.ErrLocked) {
+		return nil, err
+	}
+	client, cerr := dialControl(ctx, paths(c.State).socket())
+	if errors.Is(cerr, fs.ErrNotExist) || errors.Is(cerr, errNotServing) {
+		return nil, err
+	}
+	if cerr != nil {
+		return nil, cerr
+	}
+	return client, nil
+}

@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"logvault/ingest"
+	"logvault/nfsgw"
+)
+
+// Status describes a gateway and its primary copy at one moment.
+type Status struct {
+	Origin     string          `json:"origin"`
+	Vault      string          `json:"vault"`
+	Serving    bool            `json:"serving"`
+	LedgerSize int64           `json:"ledger_size"`
+	LedgerRoot string          `json:"ledger_root"`
+	Spool      ingest.Stats    `json:"spool"`
+	VaultFree  int64           `json:"vault_free_bytes"`
+	VaultTotal int64           `json:"vault_total_bytes"`
+	LastSeal   time.Time       `json:"last_seal,omitzero"`
+	Trouble    string          `json:"trouble,omitempty"`
+	TroubleAt  time.Time       `json:"trouble_at,omitzero"`
+	Auditors   []AuditorStatus `json:"auditors"`
+	Classes    []ClassStatus   `json:"classes"`
+	NFS        *nfsgw.Stats    `json:"nfs,omitempty"`
+}
+
+// AuditorStatus tells when an auditor's key expires.
+type AuditorStatus struct {
+	Fingerprint string    `json:"fingerprint"`
+	Expires     time.Time `json:"expires,omitzero"`
+}
+
+// ClassStatus tells how long a class is kept and until when its basis holds.
+type ClassStatus struct {
+	Name       string    `json:"name"`
+	Period     string    `json:"period"`
+	Basis      string    `json:"basis"`
+	ValidUntil time.Time `json:"valid_until,omitzero"`
+}
+
+// Status implements Service.
+func (s *Site) Status(context.Context) (Status, error) {
+	cp := s.Tree().Checkpoint()
+	st := Status{Origin: s.Config().Origin, Vault: s.Config().Vault, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Spool: s.spool.Stats()}
+	if space, err := s.store.Space(); err != nil {
+		s.trouble("asking the vault for its room", err)
+	} else {
+		st.VaultFree, st.VaultTotal = space.Free, space.Total
+	}
+	st.Trouble, st.TroubleAt = s.notes.get()
+	if ms := s.lastSeal.Load(); ms != 0 {
+		st.LastSeal = time.UnixMilli(ms).UTC()
+	}
+	for _, a := range s.audits {
+		st.Auditors = append(st.Auditors, AuditorStatus{a.Fingerprint, a.Expires})
+	}
+	classes, err := s.Config().Policies()
+	for _, c := range classes {
+		st.Classes = append(st.Classes, ClassStatus{c.Name, c.Period.String(), c.Basis, c.ValidUntil})
+	}
+	return st, err
+}
