@@ -1,0 +1,91 @@
+package nfsgw_test
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"logvault/fixtures/nfstest"
+	"logvault/nfsgw"
+)
+
+// gateway is a server on a loopback port.
+type gateway struct {
+	t    *testing.T
+	srv  *nfsgw.Server
+	addr string
+	stop context.CancelFunc
+	err  chan error
+	once sync.Once
+}
+
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+func testConfig(sink nfsgw.Sink) nfsgw.Config {
+	return nfsgw.Config{
+		Sink: sink, Key: [32]byte{1, 2, 3}, Random: rand.Reader, Now: time.Now,
+		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Sources: []nfsgw.Source{{Name: "proxy", Clients: []netip.Prefix{loopback}, AllowRead: true}},
+	}
+}
+
+// start runs a gateway until the test ends or close is called.
+func start(t *testing.T, cfg nfsgw.Config) *gateway {
+	t.Helper()
+	return startAt(t, cfg, "127.0.0.1:0")
+}
+
+func startAt(t *testing.T, cfg nfsgw.Config, addr string) *gateway {
+	t.Helper()
+	srv, err := nfsgw.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nfsgw.SetFullDelay(srv, time.Millisecond)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	g := &gateway{t: t, srv: srv, addr: l.Addr().String(), stop: stop, err: make(chan error, 1)}
+	go func() { g.err <- srv.Serve(ctx, l) }()
+	t.Cleanup(func() { g.close() })
+	return g
+}
+
+// close stops the gateway and returns Serve's error.
+func (g *gateway) close() (err error) {
+	g.once.Do(func() {
+		g.stop()
+		err = <-g.err
+	})
+	return err
+}
+
+func (g *gateway) dial(o nfstest.Options) *nfstest.Client {
+	g.t.Helper()
+	o.Addr = g.addr
+	c, err := nfstest.Dial(context.Background(), o)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// mount dials and mounts "/".
+func (g *gateway) mount() (*nfstest.Client, nfstest.Handle) {
+	g.t.Helper()
+	c := g.dial(nfstest.Options{})
+	root, err := c.Mount("/")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return c, root
+}
