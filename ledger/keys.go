@@ -1,0 +1,172 @@
+package ledger
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"logvault/ledger/entry"
+	"logvault/vault"
+)
+
+// Trust is what a reader knows about a ledger from outside: the content of a
+// trust file. Nothing read from a vault can take its place.
+type Trust struct {
+	Log       string     `toml:"log"`        // verifier key that must sign the checkpoint
+	Recovery  string     `toml:"recovery"`   // verifier key that may name the next Log when that is lost
+	Origin    string     `toml:"origin"`     // first line of the checkpoints
+	Copies    []TrustKey `toml:"copies"`     // cosignature/v1 keys of the copies
+	Witnesses []TrustKey `toml:"witnesses"`  // cosignature/v1 keys of witnesses
+	Quorum    int        `toml:"quorum"`     // witnesses that must have cosigned
+	KnownSize int64      `toml:"known_size"` // a size that the ledger had already
+	KnownRoot string     `toml:"known_root"` // its root in hex, "" = not known
+}
+
+// TrustKey is a named verifier key.
+type TrustKey struct {
+	Name string `toml:"name"`
+	Key  string `toml:"key"`
+}
+
+// GenerateKey makes an Ed25519 key pair in the text form of notes. The name
+// must hold no white space and no '+'; for a ledger key it is the origin.
+func GenerateKey(random io.Reader, name string) (skey, vkey string, err error) {
+	if err := checkKeyName(name); err != nil {
+		return "", "", err
+	}
+	if skey, vkey, err = note.GenerateKey(random, name); err != nil {
+		return "", "", fmt.Errorf("generating a note key: %w", err)
+	}
+	return skey, vkey, nil
+}
+
+// VerifierKey returns the verifier key that belongs to a signer key of
+// GenerateKey or NewCosigner.
+func VerifierKey(skey string) (string, error) {
+	key, err := parseSignerKey(skey)
+	if err != nil {
+		return "", err
+	}
+	return key.vkey(), nil
+}
+
+func checkKeyName(name string) error {
+	if name == "" || strings.ContainsAny(name, "+ \t\r\n") {
+		return fmt.Errorf("key name %q: expected a word without '+'", name)
+	}
+	return nil
+}
+
+// signerKey is a parsed signer key of either algorithm.
+type signerKey struct {
+	name string
+	alg  byte
+	key  ed25519.PrivateKey
+}
+
+func (k signerKey) vkey() string {
+	public := append([]byte{k.alg}, k.key.Public().(ed25519.PublicKey)...)
+	return fmt.Sprintf("%s+%08x+%s", k.name, keyHash(k.name, public), base64.StdEncoding.EncodeToString(public))
+}
+
+// parseSignerKey parses PRIVATE+KEY+<name>+<hash>+<base64(algorithm ‖ seed)>.
+// Its errors do not quote the key.
+func parseSignerKey(skey string) (signerKey, error) {
+	part := strings.SplitN(skey, "+", 5)
+	if len(part) != 5 || part[0] != "PRIVATE" || part[1] != "KEY" {
+		return signerKey{}, errors.New("malformed signer key")
+	}
+	secret, err := base64.StdEncoding.DecodeString(part[4])
+	if err != nil || len(secret) != 1+ed25519.SeedSize {
+		return signerKey{}, errors.New("malformed signer key")
+	}
+	k := signerKey{name: part[2], alg: secret[0], key: ed25519.NewKeyFromSeed(secret[1:])}
+	if _, id, _ := strings.Cut(k.vkey(), "+"); !strings.HasPrefix(id, part[3]+"+") {
+		return signerKey{}, errors.New("signer key whose hash does not fit")
+	}
+	return k, nil
+}
+
+// newVerifier returns the verifier of a note key or a cosignature/v1 key.
+func newVerifier(vkey string) (note.Verifier, error) {
+	if v, err := newCosignVerifier(vkey); err == nil {
+		return v, nil
+	}
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, fmt.Errorf("verifier key %q: %w", vkey, err)
+	}
+	return v, nil
+}
+
+// verifiers returns the log's verifier, and with it all others.
+func (t *Trust) verifiers() (log note.Verifier, all []note.Verifier, err error) {
+	if t == nil || t.Log == "" || t.Origin == "" {
+		return nil, nil, ErrNoTrust
+	}
+	if log, err = note.NewVerifier(t.Log); err != nil {
+		return nil, nil, fmt.Errorf("ledger key %q: %w", t.Log, err)
+	}
+	all = []note.Verifier{log}
+	for _, list := range [][]TrustKey{t.Copies, t.Witnesses} {
+		for _, k := range list {
+			v, err := newVerifier(k.Key)
+			if err != nil {
+				return nil, nil, fmt.Errorf("key of %s: %w", k.Name, err)
+			}
+			all = append(all, v)
+		}
+	}
+	return log, all, nil
+}
+
+// UnpinnedTrust reads the keys from the log's own first entry. Whoever can
+// write the vault can write that entry, so this serves display only, and what
+// is found with it must be reported as unpinned.
+func UnpinnedTrust(ctx context.Context, r vault.Reader, prefix string) (*Trust, error) {
+	raw, err := readCheckpoint(ctx, r, prefix)
+	if err != nil {
+		return nil, err
+	}
+	body, err := parseNote(raw)
+	if err != nil {
+		return nil, err
+	}
+	if body.Size == 0 {
+		return nil, fmt.Errorf("%s: no first entry to read keys from", prefix)
+	}
+	t := newTree(r, prefix, Checkpoint{Size: body.Size})
+	list, err := t.bundle(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	first, err := entry.Decode(list[0])
+	if err != nil {
+		return nil, fmt.Errorf("first entry: %w", err)
+	}
+	switch e := first.(type) {
+	case *entry.Init:
+		return &Trust{Log: e.Key, Recovery: e.Recovery, Origin: e.Origin}, nil
+	case *entry.CopyInit:
+		return &Trust{Log: e.Key, Origin: body.Origin}, nil
+	}
+	return nil, fmt.Errorf("first entry: type %q, expected %q or %q", first.Type(), entry.TypeInit, entry.TypeCopyInit)
+}
+
+// cosigner returns the cosignature key with the given id, or "".
+func (t *Trust) cosigner(keyID string) string {
+	for _, list := range [][]TrustKey{t.Copies, t.Witnesses} {
+		for _, k := range list {
+			if v, err := newCosignVerifier(k.Key); err == nil && fmt.Sprintf("%08x", v.hash) == keyID {
+				return k.Key
+			}
+		}
+	}
+	return ""
+}
