@@ -286,12 +286,10 @@ func (m *Mem) rename(oldname, newname string, replace bool) error {
 		err = syscall.EEXIST
 	case n.dir && slices.Contains(m.nodesOf(newname), n) && n != old:
 		err = syscall.EINVAL // into itself
-	case old != nil && old.dir && !n.dir:
-		err = syscall.EISDIR
+	case old != nil && old.dir && old != n:
+		err = syscall.EEXIST // package os never replaces a directory
 	case old != nil && !old.dir && n.dir:
 		err = syscall.ENOTDIR
-	case old != nil && old.dir && len(old.names) > 0 && old != n:
-		err = syscall.ENOTEMPTY
 	}
 	if err != nil {
 		return linkError("rename", oldname, newname, err)
