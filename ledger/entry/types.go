@@ -174,6 +174,7 @@ type Release struct {
 type Request struct {
 	Header
 	Commit vault.Hash // of the request in register/
+	Object vault.Hash // SHA-256 of its file in register/, so that it is checked without a key
 	Class  vault.Class
 	Kind   string // RequestExtract or RequestCat
 }
