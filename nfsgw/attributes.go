@@ -10,17 +10,15 @@ import (
 // Each procedure decodes its arguments, returns false if that fails, and
 // otherwise appends its whole result, of success or failure, to the reply.
 
-// passing turns an error of the Sink into a status. For want of room it first
-// waits, which slows the client down, and then says "try again". Any other
-// error stops the server, and the call gets no answer.
+// passing turns an error of the Sink into a status. Want of room is "try
+// again", which perform delays. Any other error stops the server, and the call
+// gets no answer.
 func (s *Server) passing(c *call, err error) status {
 	switch {
 	case err == nil:
 		return statusOK
 	case errors.Is(err, vault.ErrFull):
-		s.pause(c.conn.ctx, s.fullDelay)
-		s.stats.full.Add(1)
-		c.repeat = true
+		c.full = true
 		return statusJukebox
 	}
 	s.fail(err)

@@ -15,6 +15,7 @@ import (
 const (
 	idleTimeout   = 15 * time.Minute // the Linux client hangs up after 5
 	stallTimeout  = time.Minute      // no byte within a record, or none taken of a reply
+	stopTimeout   = 5 * time.Second  // as stallTimeout for replies, when the server stops
 	readBuffer    = 32 << 10
 	connInFlight  = 24 << 20 // bytes of calls of one connection
 	connCalls     = 256      // calls of one connection that run at one time
@@ -206,7 +207,11 @@ func (c *conn) writeOut(b []byte) error {
 		return c.server.failure // nothing is answered any more
 	default:
 	}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+	wait := stallTimeout
+	if c.ctx.Err() != nil {
+		wait = stopTimeout
+	}
+	if err := c.nc.SetWriteDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	_, err := c.nc.Write(b)

@@ -17,7 +17,7 @@ import (
 
 // gateway is a server on a loopback port.
 type gateway struct {
-	t    *testing.T
+	t    testing.TB
 	srv  *nfsgw.Server
 	addr string
 	stop context.CancelFunc
@@ -36,12 +36,12 @@ func testConfig(sink nfsgw.Sink) nfsgw.Config {
 }
 
 // start runs a gateway until the test ends or close is called.
-func start(t *testing.T, cfg nfsgw.Config) *gateway {
+func start(t testing.TB, cfg nfsgw.Config) *gateway {
 	t.Helper()
 	return startAt(t, cfg, "127.0.0.1:0")
 }
 
-func startAt(t *testing.T, cfg nfsgw.Config, addr string) *gateway {
+func startAt(t testing.TB, cfg nfsgw.Config, addr string) *gateway {
 	t.Helper()
 	srv, err := nfsgw.New(cfg)
 	if err != nil {

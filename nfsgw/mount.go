@@ -80,7 +80,8 @@ func (s *Server) findExport(c *call, path string) (*node, status) {
 	return n, statusOK
 }
 
-// mountFailure is passing for MOUNT, which has no JUKEBOX.
+// mountFailure is passing for MOUNT, which has no JUKEBOX: the mount fails
+// after the same delay, and mount(8) or autofs tries again.
 func (s *Server) mountFailure(c *call, err error) status {
 	if st := s.passing(c, err); st != statusJukebox {
 		return st

@@ -39,7 +39,7 @@ type call struct {
 	args    decoder
 	reply   encoder // begins with room for the record mark
 	dead    bool    // the Sink failed: send nothing
-	repeat  bool    // answered JUKEBOX: not to be answered from the cache
+	full    bool    // the Sink had no room: the answer is JUKEBOX
 }
 
 // callPool keeps calls with their reply buffers, of at most keepReply bytes.
@@ -243,14 +243,20 @@ func (s *Server) perform(c *call, p *procedure) {
 	var keep []byte
 	defer func() { s.replies.end(key, entry, keep) }()
 	s.runOnce(c, p)
-	if !c.dead && !c.repeat {
+	if !c.dead && !c.full {
 		keep = append(keep, c.reply.b...)
 	}
 }
 
+// runOnce runs the procedure. If there was no room it waits, which slows the
+// client down; the call holds no lock any more.
 func (s *Server) runOnce(c *call, p *procedure) {
 	if !p.run(s, c) {
 		s.stats.garbage.Add(1)
 		c.accepted(acceptGarbageArgs)
+	}
+	if c.full {
+		s.stats.full.Add(1)
+		s.pause(c.conn.ctx, s.fullDelay)
 	}
 }
