@@ -42,7 +42,7 @@ const (
 // the tree of the new head is another audit. The error is the store's; a
 // damaged log is no error but problems.
 func (t *Tree) Audit(ctx context.Context, fn func(Problem) error) error {
-	a := &audit{t: t, calc: &edge{}}
+	a := &audit{t: t, calc: &edge{}, bad: make(map[tileID]bool)}
 	if err := a.rebuild(ctx); err != nil {
 		return err
 	}
@@ -73,9 +73,9 @@ func (t *Tree) Audit(ctx context.Context, fn func(Problem) error) error {
 // below it.
 type audit struct {
 	t      *Tree
-	calc   *edge    // grown from the bundles
-	differ []file   // stored tiles unlike the computed ones; data is the computed one
-	bad    []tileID // tiles and bundles already reported
+	calc   *edge           // grown from the bundles
+	differ []file          // stored tiles unlike the computed ones; data is the computed one
+	bad    map[tileID]bool // tiles and bundles already reported
 	found  []Problem
 }
 
@@ -191,12 +191,10 @@ func isDamage(err error) bool {
 // reportFile reports a tile or bundle once.
 func (a *audit) reportFile(f file, code, expected, got string) {
 	id := tileID{f.level, f.number}
-	for _, b := range a.bad {
-		if b == id {
-			return
-		}
+	if a.bad[id] {
+		return
 	}
-	a.bad = append(a.bad, id)
+	a.bad[id] = true
 	edge := f.partial() && code == ProblemMissing
 	a.report(Problem{Name: f.name(a.t.prefix), Code: code, Expected: expected, Got: got, edge: edge})
 }

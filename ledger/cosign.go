@@ -22,18 +22,7 @@ const (
 
 // NewCosigner makes a cosignature/v1 key pair in the text form of notes.
 func NewCosigner(random io.Reader, name string) (skey, vkey string, err error) {
-	if err := checkKeyName(name); err != nil {
-		return "", "", err
-	}
-	seed := make([]byte, ed25519.SeedSize)
-	if _, err := io.ReadFull(random, seed); err != nil {
-		return "", "", fmt.Errorf("drawing a cosignature key: %w", err)
-	}
-	k := signerKey{name: name, alg: algCosignV1, key: ed25519.NewKeyFromSeed(seed)}
-	vkey = k.vkey()
-	id := strings.Split(vkey, "+")[1]
-	skey = "PRIVATE+KEY+" + name + "+" + id + "+" + base64.StdEncoding.EncodeToString(append([]byte{algCosignV1}, seed...))
-	return skey, vkey, nil
+	return newKey(random, name, algCosignV1)
 }
 
 // Cosign signs a head: "I have seen it, at this time". The line is what
@@ -53,12 +42,10 @@ func Cosign(cp Checkpoint, skey string, now time.Time) (line []byte, keyID strin
 	if now.Unix() < 0 {
 		return nil, "", fmt.Errorf("cosigning at %v: before 1970", now)
 	}
-	id := strings.Split(k.vkey(), "+")[1]
-	blob := make([]byte, 4, 4+8+ed25519.SignatureSize)
-	binary.BigEndian.PutUint32(blob, keyHash(k.name, append([]byte{k.alg}, k.key.Public().(ed25519.PublicKey)...)))
+	blob := binary.BigEndian.AppendUint32(nil, keyHash(k.name, k.public()))
 	blob = binary.BigEndian.AppendUint64(blob, uint64(now.Unix()))
 	blob = append(blob, ed25519.Sign(k.key, cosignMessage(uint64(now.Unix()), cp.body()))...)
-	return []byte("— " + k.name + " " + base64.StdEncoding.EncodeToString(blob) + "\n"), id, nil
+	return []byte("— " + k.name + " " + base64.StdEncoding.EncodeToString(blob) + "\n"), k.id(), nil
 }
 
 // VerifyCosignature checks one line of Cosign's form against a verifier key

@@ -37,13 +37,20 @@ type TrustKey struct {
 // GenerateKey makes an Ed25519 key pair in the text form of notes. The name
 // must hold no white space and no '+'; for a ledger key it is the origin.
 func GenerateKey(random io.Reader, name string) (skey, vkey string, err error) {
+	return newKey(random, name, algEd25519)
+}
+
+func newKey(random io.Reader, name string, alg byte) (skey, vkey string, err error) {
 	if err := checkKeyName(name); err != nil {
 		return "", "", err
 	}
-	if skey, vkey, err = note.GenerateKey(random, name); err != nil {
-		return "", "", fmt.Errorf("generating a note key: %w", err)
+	secret := make([]byte, 1+ed25519.SeedSize)
+	secret[0] = alg
+	if _, err := io.ReadFull(random, secret[1:]); err != nil {
+		return "", "", fmt.Errorf("drawing a note key: %w", err)
 	}
-	return skey, vkey, nil
+	k := signerKey{name: name, alg: alg, key: ed25519.NewKeyFromSeed(secret[1:])}
+	return fmt.Sprintf("PRIVATE+KEY+%s+%s+%s", name, k.id(), base64.StdEncoding.EncodeToString(secret)), k.vkey(), nil
 }
 
 // VerifierKey returns the verifier key that belongs to a signer key of
@@ -70,9 +77,16 @@ type signerKey struct {
 	key  ed25519.PrivateKey
 }
 
+// public returns what a verifier key encodes: the algorithm and the public key.
+func (k signerKey) public() []byte {
+	return append([]byte{k.alg}, k.key.Public().(ed25519.PublicKey)...)
+}
+
+// id returns the key hash in hex.
+func (k signerKey) id() string { return fmt.Sprintf("%08x", keyHash(k.name, k.public())) }
+
 func (k signerKey) vkey() string {
-	public := append([]byte{k.alg}, k.key.Public().(ed25519.PublicKey)...)
-	return fmt.Sprintf("%s+%08x+%s", k.name, keyHash(k.name, public), base64.StdEncoding.EncodeToString(public))
+	return k.name + "+" + k.id() + "+" + base64.StdEncoding.EncodeToString(k.public())
 }
 
 // parseSignerKey parses PRIVATE+KEY+<name>+<hash>+<base64(algorithm ‖ seed)>.
@@ -82,12 +96,12 @@ func parseSignerKey(skey string) (signerKey, error) {
 	if len(part) != 5 || part[0] != "PRIVATE" || part[1] != "KEY" {
 		return signerKey{}, errors.New("malformed signer key")
 	}
-	secret, err := base64.StdEncoding.DecodeString(part[4])
+	secret, err := base64.StdEncoding.Strict().DecodeString(part[4])
 	if err != nil || len(secret) != 1+ed25519.SeedSize {
 		return signerKey{}, errors.New("malformed signer key")
 	}
 	k := signerKey{name: part[2], alg: secret[0], key: ed25519.NewKeyFromSeed(secret[1:])}
-	if _, id, _ := strings.Cut(k.vkey(), "+"); !strings.HasPrefix(id, part[3]+"+") {
+	if k.id() != part[3] {
 		return signerKey{}, errors.New("signer key whose hash does not fit")
 	}
 	return k, nil
