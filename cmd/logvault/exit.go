@@ -124,7 +124,7 @@ var outcomes = []outcome{
 	{syscall.EADDRINUSE, codeFailure, "another program listens there (the kernel's NFS server?); choose another port in nfs.listen"},
 	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, or as root for a port below 1024"},
 	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
-	{extract.ErrRefused, codeRefused, ""},
+	{extract.ErrNoSegment, codeFailure, "`logvault ls` lists the segments"},
 }
 
 // exitCode is the one table from errors to exit codes.
@@ -143,6 +143,9 @@ func exitCode(err error) int {
 	}
 	if _, ok := errors.AsType[*gateway.DueError](err); ok {
 		return codeRefused
+	}
+	if _, ok := errors.AsType[*extract.IntegrityError](err); ok {
+		return codeIntegrity
 	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.is) {

@@ -15,6 +15,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -362,22 +363,17 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 	return index, err
 }
 
-// Register implements Service. The commitment is SHA-256(salt ‖ record) with a
-// fresh salt of 32 bytes, so that the ledger, which outlives the record, tells
-// nothing about it.
+// Register implements Service. The record begins with its own 32-byte random
+// salt, so that its commitment, the SHA-256 of all of it, tells nothing about
+// it to those who read the ledger after the record is gone.
 func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error) {
-	salted := make([]byte, 32, 32+len(record))
-	if _, err := io.ReadFull(s.env.Random, salted); err != nil {
-		return vault.Hash{}, fmt.Errorf("drawing a salt: %w", err)
-	}
-	salted = append(salted, record...)
-	commit := vault.HashOf(salted)
-	msg, err := pgp.EncryptTo(s.env.Random, s.audits, salted)
+	commit := vault.HashOf(record)
+	msg, err := pgp.EncryptTo(s.env.Random, s.audits, record)
 	if err != nil {
 		return vault.Hash{}, fmt.Errorf("encrypting a record: %w", err)
 	}
 	name := vault.RegisterName(class, commit)
-	if err := s.store.Put(ctx, name, int64(len(msg)), strings.NewReader(string(msg))); err != nil {
+	if err := s.store.Put(ctx, name, int64(len(msg)), bytes.NewReader(msg)); err != nil {
 		return vault.Hash{}, fmt.Errorf("storing a record: %w", err)
 	}
 	return commit, nil

@@ -1,0 +1,50 @@
+# `make demo` shows the whole story, `make test` is the test command.
+GO = $(shell scripts/go)
+BIN = bin/logvault
+
+.PHONY: build demo test lint crash e2e fuzz bench clean
+
+build:
+	@scripts/setup build
+	$(MAKE) --no-print-directory $(BIN)
+
+$(BIN): FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/logvault
+FORCE:
+
+demo:
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory $(BIN)
+	$(BIN) demo
+
+test: lint
+	$(GO) test -race ./...
+
+lint:
+	@scripts/setup test
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change these files"; exit 1; }
+	$(GO) vet ./...
+
+# Real binaries killed at random moments, power cuts, canaries, flipped bytes.
+# KILLS and CUTS set how often; SEED repeats a run.
+crash:
+	@scripts/setup crash
+	fixtures/crash/run
+
+# Real counterparts: the Linux NFS client in a guest, Tessera's fsck, GnuPG.
+e2e:
+	@scripts/setup e2e
+	$(GO) test -tags e2e -count=1 -timeout 30m ./ledger ./nfsgw
+
+# Each fuzz target for FUZZTIME.
+FUZZTIME = 30s
+fuzz:
+	scripts/fuzz $(FUZZTIME)
+
+# Ratios against the named peers, interleaved, medians.
+bench:
+	@scripts/setup bench
+	scripts/bench
+
+clean:
+	rm -rf bin
