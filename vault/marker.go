@@ -51,8 +51,11 @@ func ParseMarker(data []byte) (Marker, error) {
 	if !ok {
 		return Marker{}, fmt.Errorf("marker: first line %.40q, expected %q", first, markerMagic+markerVersion)
 	}
+	if n, err := parseNumber(strings.TrimPrefix(version, "v"), MaxSize); err == nil && n > 1 && version[0] == 'v' {
+		return Marker{}, fmt.Errorf("marker: version %q, expected %q: %w", version, markerVersion, ErrNewer)
+	}
 	if version != markerVersion {
-		return Marker{}, fmt.Errorf("marker: version %.20q, expected %q: %w", version, markerVersion, ErrNewer)
+		return Marker{}, fmt.Errorf("marker: version %.20q, expected %q", version, markerVersion)
 	}
 	id, rest, _ := strings.Cut(rest, "\n")
 	origin, _, _ := strings.Cut(rest, "\n")
