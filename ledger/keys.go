@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -107,19 +108,9 @@ func parseSignerKey(skey string) (signerKey, error) {
 	return k, nil
 }
 
-// newVerifier returns the verifier of a note key or a cosignature/v1 key.
-func newVerifier(vkey string) (note.Verifier, error) {
-	if v, err := newCosignVerifier(vkey); err == nil {
-		return v, nil
-	}
-	v, err := note.NewVerifier(vkey)
-	if err != nil {
-		return nil, fmt.Errorf("verifier key %q: %w", vkey, err)
-	}
-	return v, nil
-}
-
-// verifiers returns the log's verifier, and with it all others.
+// verifiers returns the log's verifier, and with it those of all cosignature
+// keys. Copies may also be listed with the note keys of their own logs; these
+// do not count as cosigners.
 func (t *Trust) verifiers() (log note.Verifier, all []note.Verifier, err error) {
 	if t == nil || t.Log == "" || t.Origin == "" {
 		return nil, nil, ErrNoTrust
@@ -128,13 +119,12 @@ func (t *Trust) verifiers() (log note.Verifier, all []note.Verifier, err error) 
 		return nil, nil, fmt.Errorf("ledger key %q: %w", t.Log, err)
 	}
 	all = []note.Verifier{log}
-	for _, list := range [][]TrustKey{t.Copies, t.Witnesses} {
-		for _, k := range list {
-			v, err := newVerifier(k.Key)
-			if err != nil {
-				return nil, nil, fmt.Errorf("key of %s: %w", k.Name, err)
-			}
+	for _, k := range slices.Concat(t.Copies, t.Witnesses) {
+		v, err := newCosignVerifier(k.Key)
+		if err == nil {
 			all = append(all, v)
+		} else if _, noteErr := note.NewVerifier(k.Key); noteErr != nil {
+			return nil, nil, fmt.Errorf("key of %s: %w", k.Name, err)
 		}
 	}
 	return log, all, nil
@@ -175,11 +165,9 @@ func UnpinnedTrust(ctx context.Context, r vault.Reader, prefix string) (*Trust, 
 
 // cosigner returns the cosignature key with the given id, or "".
 func (t *Trust) cosigner(keyID string) string {
-	for _, list := range [][]TrustKey{t.Copies, t.Witnesses} {
-		for _, k := range list {
-			if v, err := newCosignVerifier(k.Key); err == nil && fmt.Sprintf("%08x", v.hash) == keyID {
-				return k.Key
-			}
+	for _, k := range slices.Concat(t.Copies, t.Witnesses) {
+		if v, err := newCosignVerifier(k.Key); err == nil && fmt.Sprintf("%08x", v.hash) == keyID {
+			return k.Key
 		}
 	}
 	return ""
