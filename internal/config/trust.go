@@ -17,14 +17,14 @@ import (
 // is NAME+HASH+KEY as golang.org/x/mod/sumdb/note defines it.
 func LoadTrust(fsys vfs.FS, arg string) (*ledger.Trust, error) {
 	if isVKey(arg) {
-		return &ledger.Trust{Log: arg}, nil
+		return bareTrust(arg), nil
 	}
 	data, err := vfs.ReadFile(fsys, arg, fileLimit)
 	if err != nil {
 		return nil, fmt.Errorf("reading the pinned trust: %w", err)
 	}
 	if line := strings.TrimSpace(string(data)); isVKey(line) {
-		return &ledger.Trust{Log: line}, nil
+		return bareTrust(line), nil
 	}
 	t := new(ledger.Trust)
 	if err := DecodeStrict(arg, data, t); err != nil {
@@ -34,6 +34,13 @@ func LoadTrust(fsys vfs.FS, arg string) (*ledger.Trust, error) {
 		return nil, &Error{arg, 0, "log is empty, expected the ledger's verifier key"}
 	}
 	return t, nil
+}
+
+// bareTrust pins a verifier key alone. A ledger's key bears the name of its
+// origin.
+func bareTrust(vkey string) *ledger.Trust {
+	origin, _, _ := strings.Cut(vkey, "+")
+	return &ledger.Trust{Origin: origin, Log: vkey}
 }
 
 // isVKey tells a verifier key from a path: one line of three parts, the second

@@ -123,8 +123,8 @@ func controlHandler(s Service, code ExitCode) http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		commit, err := s.Register(r.Context(), vault.Class(r.URL.Query().Get("class")), data)
-		return commit.String(), err
+		commit, object, err := s.Register(r.Context(), vault.Class(r.URL.Query().Get("class")), data)
+		return registered{commit.String(), object.String()}, err
 	})
 	return mux
 }
@@ -219,13 +219,23 @@ func (c *client) Record(ctx context.Context, e entry.Entry) (index int64, err er
 	return index, err
 }
 
-func (c *client) Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error) {
-	var hash string
+// registered is the answer to a register call.
+type registered struct {
+	Commit string `json:"commit"`
+	Object string `json:"object"`
+}
+
+func (c *client) Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error) {
+	var r registered
 	q := url.Values{"class": {string(class)}}
-	if err := c.call(ctx, http.MethodPost, "register?"+q.Encode(), bytes.NewReader(record), &hash); err != nil {
-		return vault.Hash{}, err
+	if err := c.call(ctx, http.MethodPost, "register?"+q.Encode(), bytes.NewReader(record), &r); err != nil {
+		return commit, object, err
 	}
-	return vault.ParseHash(hash)
+	if commit, err = vault.ParseHash(r.Commit); err != nil {
+		return commit, object, err
+	}
+	object, err = vault.ParseHash(r.Object)
+	return commit, object, err
 }
 
 func (c *client) Close() error {

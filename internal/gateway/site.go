@@ -62,8 +62,8 @@ type Service interface {
 	// Record appends a request or disclosure entry; its time is set here.
 	Record(ctx context.Context, e entry.Entry) (index int64, err error)
 	// Register encrypts a personal record to the auditors, stores it and
-	// returns its commitment.
-	Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error)
+	// returns its commitment and the SHA-256 of the object.
+	Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error)
 	// Status describes the gateway.
 	Status(ctx context.Context) (Status, error)
 	// Close releases the state or the connection.
@@ -244,6 +244,13 @@ func (s *Site) Append(ctx context.Context, entries ...[]byte) (int64, error) {
 	return s.ledger.Append(ctx, entries...)
 }
 
+// Recover brings the ledger back to its signed head after an append that failed.
+func (s *Site) Recover(ctx context.Context) error {
+	s.ledgerMu.Lock()
+	defer s.ledgerMu.Unlock()
+	return s.ledger.Recover(ctx)
+}
+
 // Tree is the ledger of record at its present size.
 func (s *Site) Tree() *ledger.Tree {
 	s.ledgerMu.Lock()
@@ -366,17 +373,17 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 // Register implements Service. The record begins with its own 32-byte random
 // salt, so that its commitment, the SHA-256 of all of it, tells nothing about
 // it to those who read the ledger after the record is gone.
-func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error) {
-	commit := vault.HashOf(record)
+func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error) {
+	commit = vault.HashOf(record)
 	msg, err := pgp.EncryptTo(s.env.Random, s.audits, record)
 	if err != nil {
-		return vault.Hash{}, fmt.Errorf("encrypting a record: %w", err)
+		return commit, object, fmt.Errorf("encrypting a record: %w", err)
 	}
 	name := vault.RegisterName(class, commit)
 	if err := s.store.Put(ctx, name, int64(len(msg)), bytes.NewReader(msg)); err != nil {
-		return vault.Hash{}, fmt.Errorf("storing a record: %w", err)
+		return commit, object, fmt.Errorf("storing a record: %w", err)
 	}
-	return commit, nil
+	return commit, vault.HashOf(msg), nil
 }
 
 // trouble logs and keeps for Status what a person should look at.
