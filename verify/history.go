@@ -61,11 +61,12 @@ type periodKey struct {
 	class  vault.Class
 	day    vault.Day
 	public vault.Hash
-	until  time.Time // the latest date of the segments sealed to it
 	wraps  []vault.Hash
 
-	live    bool // some segment is not due
-	overdue bool // some segment is overdue, none is live
+	destroyed bool // a copy log of this vault has the tombstone
+	sealed    bool // some segment is sealed to it
+	live      bool // some of its segments is not due
+	fresh     bool // some is due but within its grace
 }
 
 // register is an entry's record with personal data.
@@ -117,7 +118,7 @@ func (h *history) scan(ctx context.Context, tree *ledger.Tree, from int64) bool 
 	h.a.sum.Entries = h.next
 	h.a.mu.Unlock()
 	slices.SortFunc(h.refs, compareRefs)
-	h.duplicates()
+	h.duplicates(from)
 	if err != nil {
 		// Audit has named the tile or bundle; this says how far the entries go.
 		h.a.find(codeBadEntry, "", h.next, "reading the entries stopped here: "+err.Error())
@@ -133,10 +134,11 @@ func compareRefs(x, y ref) int {
 	return cmp.Or(slices.Compare(x.hash[:], y.hash[:]), cmp.Compare(x.entry, y.entry))
 }
 
-// duplicates reports objects that two entries name. refs are sorted.
-func (h *history) duplicates() {
+// duplicates reports objects that two entries name, one of them at or after
+// index from. refs are sorted.
+func (h *history) duplicates(from int64) {
 	for i := 1; i < len(h.refs); i++ {
-		if x, y := h.refs[i-1], h.refs[i]; x.hash == y.hash {
+		if x, y := h.refs[i-1], h.refs[i]; x.hash == y.hash && y.entry >= from {
 			h.a.find(codeDuplicate, h.name(y), y.entry, fmt.Sprintf("entry %d names it too", x.entry))
 		}
 	}
@@ -306,13 +308,8 @@ func (h *history) segment(i int64, e *entry.Segment) {
 	}
 	if k := h.keys[e.Key]; k == nil {
 		h.wrong(i, "sealed to entry %d, which is not an earlier key", e.Key)
-	} else {
-		if k.class != e.Class || k.day != e.Day {
-			h.wrong(i, "class %s, day %s: sealed to the key of class %s, day %s (entry %d)", e.Class, e.Day, k.class, k.day, e.Key)
-		}
-		if e.RetainUntil.After(k.until) {
-			k.until = e.RetainUntil
-		}
+	} else if k.class != e.Class || k.day != e.Day {
+		h.wrong(i, "class %s, day %s: sealed to the key of class %s, day %s (entry %d)", e.Class, e.Day, k.class, k.day, e.Key)
 	}
 	if c, ok := h.window.Class(e.Class); !ok {
 		h.wrong(i, "class %s is in no policy before", e.Class)

@@ -186,13 +186,14 @@ func Run(ctx context.Context, o Options, report func(Finding)) (Summary, error) 
 	if o.Depth == Content && o.Opener == nil {
 		return Summary{}, fmt.Errorf("verify: depth content: %w", pgp.ErrNoKey)
 	}
-	if o.Keys == nil {
+	apart := o.Keys != nil
+	if !apart {
 		o.Keys = o.Vault
 	}
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)
 	}
-	a := &audit{o: o, report: report}
+	a := &audit{o: o, report: report, keysApart: apart}
 	a.sum.Depth, a.sum.Complete = o.Depth, true
 	a.run(ctx)
 	return a.sum, ctx.Err()
@@ -200,9 +201,10 @@ func Run(ctx context.Context, o Options, report func(Finding)) (Summary, error) 
 
 // audit is one audit under way.
 type audit struct {
-	o Options
+	o         Options
+	keysApart bool // keys/ has a root of its own
 
-	mu     sync.Mutex    // guards what workers share: report, sum, done
+	mu     sync.Mutex // guards what workers share: report, sum, done
 	report func(Finding)
 	sum    Summary
 	done   int64 // bytes read
@@ -222,7 +224,7 @@ func (a *audit) run(ctx context.Context) {
 		a.sum.Depth, a.sum.Complete = Chain, false
 		return
 	}
-	a.auditTiles(ctx, a.tree, vault.LedgerPrefix)
+	a.auditFiles(ctx, a.tree, vault.LedgerPrefix)
 	a.known(ctx)
 	a.hist = newHistory(a)
 	whole := a.hist.scan(ctx, a.tree, 0)

@@ -1,0 +1,126 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"logvault/ledger"
+	"logvault/vault"
+)
+
+// maxExtras bounds the names without an entry that are remembered and reported
+// one by one.
+const maxExtras = 10_000
+
+// account looks at every name of the vault: each must be accounted for.
+//
+// A gateway stores an object before it appends the entry, so names without an
+// entry are looked up again in the newest checkpoint before they are judged.
+func (a *audit) account(ctx context.Context) {
+	extras := a.extras(ctx, a.o.Vault, "")
+	if a.keysApart {
+		extras = append(extras, a.extras(ctx, a.o.Keys, "keys/")...)
+	}
+	for attempt := 1; len(extras) > 0 && ctx.Err() == nil; attempt++ {
+		extras = a.recorded(ctx, extras)
+		if len(extras) == 0 || a.o.Settle == nil || !a.o.Settle(ctx, attempt) {
+			break
+		}
+	}
+	w := worker{a: a, buf: make([]byte, bufferSize)}
+	for _, o := range extras {
+		if ctx.Err() == nil {
+			w.extra(ctx, o)
+		}
+	}
+}
+
+// extras lists the objects under prefix that no entry names, and reports the
+// names that are none. Ledger files were looked at with the ledger.
+func (a *audit) extras(ctx context.Context, r vault.Reader, prefix string) []vault.Object {
+	var extras []vault.Object
+	more := 0
+	err := r.List(ctx, prefix, func(info vault.Info) error {
+		if strings.HasPrefix(info.Name, vault.LedgerPrefix) || strings.HasPrefix(info.Name, "copy/") {
+			return nil
+		}
+		o, err := vault.ParseName(info.Name)
+		switch {
+		case err != nil:
+			a.find(codeUnexpected, info.Name, -1, err.Error())
+		case o.Kind == vault.KindMarker || a.hist.names(o) || a.hist.orphans[o.Name] != nil:
+		case len(extras) < maxExtras:
+			extras = append(extras, o)
+		default:
+			more++
+		}
+		return ctx.Err()
+	})
+	if err != nil && ctx.Err() == nil {
+		a.incomplete(prefix, "listing the vault: "+err.Error())
+	}
+	if more > 0 {
+		a.find(codeUnexpected, "", -1, fmt.Sprintf("%d more names without an entry", more))
+	}
+	return extras
+}
+
+// recorded returns those of extras that the newest checkpoint does not name either.
+func (a *audit) recorded(ctx context.Context, extras []vault.Object) []vault.Object {
+	tree, err := openAt(ctx, a.o.Vault, vault.LedgerPrefix, a.o.Trust)
+	if err != nil {
+		a.find(codeUnsigned, checkpointName, -1, "read again at the end: "+err.Error())
+		return extras
+	}
+	old := a.tree.Checkpoint()
+	if tree.Size() <= a.hist.next {
+		if tree.Size() < old.Size {
+			a.contains(ctx, checkpointName, "read again at the end", tree.Size(), tree.Root(), true)
+		}
+		return extras
+	}
+	if err := continues(ctx, tree, old); err != nil {
+		a.find(codeForked, checkpointName, -1, "read again at the end: "+err.Error())
+		return extras
+	}
+	a.tree = tree
+	if !a.hist.scan(ctx, tree, a.hist.next) {
+		return extras
+	}
+	return slices.DeleteFunc(extras, func(o vault.Object) bool { return a.hist.names(o) || a.hist.orphans[o.Name] != nil })
+}
+
+var errFork = errors.New("the newer checkpoint does not continue this one")
+
+// continues checks that tree contains the head old.
+func continues(ctx context.Context, tree *ledger.Tree, old ledger.Checkpoint) error {
+	root, err := tree.RootAt(ctx, old.Size)
+	if err == nil && root != old.Root {
+		err = errFork
+	}
+	return err
+}
+
+// extra judges an object that no entry names.
+func (w *worker) extra(ctx context.Context, o vault.Object) {
+	const unexpected = "no entry names it"
+	named := o.Kind == vault.KindSegment || o.Kind == vault.KindIndex || o.Kind == vault.KindWrap
+	if !w.a.replica || !named {
+		if w.a.replica && o.Kind == vault.KindRegister {
+			w.a.find(codeInTransit, o.Name, -1, unexpected+" yet")
+			return
+		}
+		w.a.find(codeUnexpected, o.Name, -1, unexpected)
+		return
+	}
+	r := w.a.o.Vault
+	if o.Kind == vault.KindWrap {
+		r = w.a.o.Keys
+	}
+	if w.check(ctx, r, o.Name, -1, o.Hash, -1, false) == intact {
+		w.a.find(codeInTransit, o.Name, -1, unexpected+" yet")
+	}
+}
