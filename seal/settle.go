@@ -106,7 +106,12 @@ func (r *round) settleOne(ctx context.Context, in vault.Intent, seen past) (redo
 	return true, r.orphan(ctx, there, seen)
 }
 
-// intact reads an object back and reports whether it is what was intended.
+// intact reads an object back, reports whether it is what was intended, and if
+// so makes sure that it is durable. Seeing it is not enough: a Put that failed,
+// or whose process was killed, may have left a name that a power cut would take
+// away again, after the ledger and the source have been told. So the object is
+// put once more, with itself as the body: Put finds the same bytes, which is
+// success, and success is durable.
 func (r *round) intact(ctx context.Context, name string, want vault.Hash, size int64) (bool, error) {
 	body, got, err := r.Objects.Open(ctx, name)
 	if err != nil {
@@ -117,8 +122,8 @@ func (r *round) intact(ctx context.Context, name string, want vault.Hash, size i
 		return false, nil
 	}
 	h := sha256.New()
-	if _, err := io.Copy(h, body); err != nil {
-		return false, &vault.ReadError{Name: name, Err: err}
+	if err := r.Objects.Put(ctx, name, size, io.TeeReader(body, h)); err != nil {
+		return false, err
 	}
 	return vault.Hash(h.Sum(nil)) == want, nil
 }

@@ -1,0 +1,163 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+
+	"logvault/vault"
+)
+
+// part is a piece together with its bytes (none for a hole).
+type part struct {
+	piece vault.Piece
+	text  []byte
+}
+
+// memSource is a Source in memory that keeps the contract and no more: intents
+// are durable at once, releases only with the next intent. It fails a test's
+// assumption loudly rather than quietly when the sealer breaks the contract.
+type memSource struct {
+	parts map[run][]part
+	order []run
+
+	state    sourceState
+	durable  sourceState // at the last Intend
+	released []release   // since then; a crash keeps the first few of them
+
+	before func(op string) error // asked before each operation that changes the state
+}
+
+type release struct {
+	run   run
+	index int64
+}
+
+type sourceState struct {
+	next    map[run]int   // parts released
+	prev    map[run]int64 // ledger index of the last of them
+	intents map[run]vault.Intent
+}
+
+func (s sourceState) clone() sourceState {
+	return sourceState{maps.Clone(s.next), maps.Clone(s.prev), maps.Clone(s.intents)}
+}
+
+func (s sourceState) release(r release) {
+	s.next[r.run]++
+	s.prev[r.run] = r.index
+	delete(s.intents, r.run)
+}
+
+func newMemSource(parts ...part) *memSource {
+	s := &memSource{parts: map[run][]part{}, before: func(string) error { return nil },
+		state: sourceState{map[run]int{}, map[run]int64{}, map[run]vault.Intent{}}}
+	for _, p := range parts {
+		id := runOf(p.piece)
+		if len(s.parts[id]) == 0 {
+			s.order = append(s.order, id)
+		}
+		s.parts[id] = append(s.parts[id], p)
+	}
+	s.durable = s.state.clone()
+	return s
+}
+
+// crashClone is the source as a crash at this moment could leave it.
+func (s *memSource) crashClone(rng *rand.Rand) *memSource {
+	c := &memSource{parts: s.parts, order: s.order, before: func(string) error { return nil }, state: s.durable.clone()}
+	for _, r := range s.released[:rng.IntN(len(s.released)+1)] {
+		c.state.release(r)
+	}
+	c.durable = c.state.clone()
+	return c
+}
+
+func (s *memSource) Due(_ context.Context, o vault.DueOptions) ([]vault.Piece, error) {
+	if err := s.before("due"); err != nil {
+		return nil, err
+	}
+	var due []vault.Piece
+	for _, id := range s.order {
+		n := s.state.next[id]
+		if n == len(s.parts[id]) {
+			continue
+		}
+		p := s.parts[id][n].piece
+		if !o.SameDay(p.Source, p.Record, p.Record) {
+			return nil, errors.New("a moment is not on its own day")
+		}
+		p.Prev = -1
+		if n > 0 {
+			p.Prev = s.state.prev[id]
+		}
+		due = append(due, p)
+	}
+	return due, nil
+}
+
+func (s *memSource) Read(_ context.Context, p vault.Piece, buf []byte) ([]byte, error) {
+	if err := s.before("read"); err != nil {
+		return nil, err
+	}
+	return append(buf[:0], s.at(p).text...), nil
+}
+
+// at returns the next part of p's run, which p must be.
+func (s *memSource) at(p vault.Piece) part {
+	id := runOf(p)
+	n := s.state.next[id]
+	if n == len(s.parts[id]) || s.parts[id][n].piece.Offset != p.Offset || s.parts[id][n].piece.Span != p.Span {
+		panic(fmt.Sprintf("%s is not the next piece of its stream", describe(p)))
+	}
+	return s.parts[id][n]
+}
+
+func (s *memSource) Intend(_ context.Context, in vault.Intent) error {
+	if err := s.before("intend"); err != nil {
+		return err
+	}
+	s.at(in.Piece)
+	s.state.intents[runOf(in.Piece)] = in
+	s.durable, s.released = s.state.clone(), nil
+	return nil
+}
+
+func (s *memSource) Release(_ context.Context, p vault.Piece, index int64) error {
+	if err := s.before("release"); err != nil {
+		return err
+	}
+	s.at(p)
+	if _, ok := s.state.intents[runOf(p)]; !ok {
+		panic(describe(p) + " is released without an intent")
+	}
+	r := release{runOf(p), index}
+	s.state.release(r)
+	s.released = append(s.released, r)
+	return nil
+}
+
+func (s *memSource) Pending() []vault.Intent {
+	var all []vault.Intent
+	for _, id := range s.order {
+		if in, ok := s.state.intents[id]; ok {
+			all = append(all, in)
+		}
+	}
+	return all
+}
+
+// left returns how many parts are not released.
+func (s *memSource) left() int {
+	n := 0
+	for id, parts := range s.parts {
+		n += len(parts) - s.state.next[id]
+	}
+	return n
+}
+
+// streams returns the runs in a fixed order.
+func (s *memSource) runs() []run { return slices.Clone(s.order) }
