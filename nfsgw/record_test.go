@@ -1,0 +1,143 @@
+package nfsgw
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+)
+
+// ledgerMeter checks that what is taken is given back.
+type ledgerMeter struct{ held, most int }
+
+func (m *ledgerMeter) take(n int) { m.held += n; m.most = max(m.most, m.held) }
+func (m *ledgerMeter) give(n int) { m.held -= n }
+
+func fragment(last bool, data []byte) []byte {
+	mark := uint32(len(data))
+	if last {
+		mark |= lastFragment
+	}
+	return append(binary.BigEndian.AppendUint32(nil, mark), data...)
+}
+
+func TestReadRecord(t *testing.T) {
+	big := bytes.Repeat([]byte("0123456789abcdef"), maxRecord/16)
+	crumbs := func(n int) (b []byte) {
+		for range n {
+			b = append(b, fragment(false, []byte("x"))...)
+		}
+		return append(b, fragment(true, []byte("y"))...)
+	}
+	for _, tc := range []struct {
+		name string
+		in   []byte
+		want []byte
+		err  error
+	}{
+		{name: "one fragment", in: fragment(true, []byte("hello")), want: []byte("hello")},
+		{name: "three fragments", in: append(append(fragment(false, []byte("he")), fragment(false, []byte("l"))...), fragment(true, []byte("lo"))...), want: []byte("hello")},
+		{name: "largest", in: fragment(true, big), want: big},
+		{name: "largest in two", in: append(fragment(false, big[:7]), fragment(true, big[7:])...), want: big},
+		{name: "one too large", in: fragment(true, append(big, 0)), err: errRecord},
+		{name: "too large in two", in: append(fragment(false, big[:9]), fragment(true, big[8:])...), err: errRecord},
+		{name: "2 GiB announced", in: []byte{0xff, 0xff, 0xff, 0xff, 1, 2, 3}, err: errRecord},
+		{name: "empty", in: fragment(true, nil), err: errRecord},
+		{name: "empty fragment first", in: append(fragment(false, nil), fragment(true, []byte("a"))...), err: errRecord},
+		{name: "empty fragment last", in: append(fragment(false, []byte("a")), fragment(true, nil)...), err: errRecord},
+		{name: "1024 fragments", in: crumbs(maxFragments - 1), want: append(bytes.Repeat([]byte("x"), maxFragments-1), 'y')},
+		{name: "1025 fragments", in: crumbs(maxFragments), err: errRecord},
+		{name: "end between records", in: nil, err: io.EOF},
+		{name: "end in the mark", in: []byte{0x80, 0}, err: io.ErrUnexpectedEOF},
+		{name: "end in the record", in: fragment(true, []byte("hello"))[:6], err: io.ErrUnexpectedEOF},
+		{name: "end between fragments", in: fragment(false, []byte("hello")), err: io.ErrUnexpectedEOF},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for name, r := range map[string]io.Reader{"whole": bytes.NewReader(tc.in), "bytewise": iotest.OneByteReader(bytes.NewReader(tc.in))} {
+				var pool bufferPool
+				var m ledgerMeter
+				buf, err := readRecord(r, &pool, &m)
+				if !errors.Is(err, tc.err) || err == nil && !bytes.Equal(buf.b, tc.want) {
+					t.Fatalf("%s: got error %v, expected %v", name, err, tc.err)
+				}
+				if err == nil {
+					m.give(cap(buf.b))
+				}
+				if m.held != 0 {
+					t.Errorf("%s: %d bytes still taken", name, m.held)
+				}
+				if errors.Is(tc.err, errRecord) && len(tc.in) < 100 && m.most > maxRecord {
+					t.Errorf("%s: took %d bytes for a record that is refused", name, m.most)
+				}
+			}
+		})
+	}
+}
+
+func TestBufferClasses(t *testing.T) {
+	var pool bufferPool
+	for _, n := range []int{1, 1 << 10, 1<<10 + 1, 64 << 10, maxRecord} {
+		b := pool.get(classOf(n))
+		if cap(b.b) < n || n > 1<<10 && cap(b.b) >= 20*n {
+			t.Errorf("%d bytes: buffer of %d", n, cap(b.b))
+		}
+		b.b = b.b[:n]
+		pool.put(b)
+		if again := pool.get(classOf(n)); len(again.b) != cap(again.b) {
+			t.Errorf("%d bytes: a used buffer comes back with length %d of %d", n, len(again.b), cap(again.b))
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	b := newBudget(100)
+	b.take(60)
+	taken := make(chan struct{})
+	go func() {
+		b.take(50)
+		close(taken)
+	}()
+	b.take(40) // room for this one, not for the other
+	select {
+	case <-taken:
+		t.Fatal("took 150 of 100")
+	default:
+	}
+	b.give(60)
+	<-taken
+	b.give(40)
+	b.give(50)
+	if b.free != 100 {
+		t.Fatalf("free %d, expected 100", b.free)
+	}
+}
+
+// FuzzReadRecord: any stream ends in records within the limit or an error, and
+// memory is given back.
+func FuzzReadRecord(f *testing.F) {
+	f.Add(fragment(true, []byte("hello")))
+	f.Add(append(fragment(false, []byte("he")), fragment(true, []byte("llo"))...))
+	f.Add([]byte{0x7f, 0xff, 0xff, 0xff})
+	f.Add([]byte{0, 0, 0, 0, 0x80, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var pool bufferPool
+		var m ledgerMeter
+		r := bytes.NewReader(in)
+		total := 0
+		for {
+			buf, err := readRecord(r, &pool, &m)
+			if err != nil {
+				break
+			}
+			if total += len(buf.b); len(buf.b) == 0 || total > len(in) {
+				t.Fatalf("record of %d bytes, %d in all, from %d", len(buf.b), total, len(in))
+			}
+			m.give(cap(buf.b))
+		}
+		if m.held != 0 {
+			t.Fatalf("%d bytes still taken", m.held)
+		}
+	})
+}
