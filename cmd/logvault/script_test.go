@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"logvault": main})
+}
+
+// TestScript runs the user's stories: each command with its success, its usage
+// errors and its failures.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GNUPGHOME", filepath.Join(e.WorkDir, "g"))
+			e.Setenv("LOGVAULT_CONFIG", "")
+			return os.Mkdir(filepath.Join(e.WorkDir, "g"), 0o700)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":  exits,
+			"serve":  serve,
+			"stop":   stop,
+			"listen": listen,
+			"nfsput": nfsput,
+			"flip":   flip,
+		},
+	})
+}
+
+// exits CODE PROGRAM ARGS...: the program must end with the code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("%s exits %d, expected %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// serve CONFIG: starts the gateway, waits for its ready line and sets $NFS.
+func serve(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: serve CONFIG")
+	}
+	path, err := exec.LookPath("logvault")
+	ts.Check(err)
+	cmd := exec.Command(path, "--config", ts.MkAbs(args[0]), "--quiet", "serve")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Setenv("SERVE_PID", strconv.Itoa(cmd.Process.Pid))
+	ts.Defer(func() {
+		_ = cmd.Process.Kill() // stop may have ended it
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	ts.Check(err)
+	_, addr, ok := strings.Cut(line, "ready nfs=")
+	if !ok {
+		ts.Fatalf("serve said %q", line)
+	}
+	addr, _, _ = strings.Cut(addr, " ")
+	ts.Setenv("NFS", addr)
+	go io.Copy(io.Discard, out) // ends with the process
+}
+
+// stop: ends the gateway with SIGTERM; `stop kill` with SIGKILL.
+func stop(ts *testscript.TestScript, neg bool, args []string) {
+	pid, err := strconv.Atoi(ts.Getenv("SERVE_PID"))
+	ts.Check(err)
+	sig := syscall.SIGTERM
+	if len(args) == 1 && args[0] == "kill" {
+		sig = syscall.SIGKILL
+	}
+	ts.Check(syscall.Kill(pid, sig))
+	for syscall.Kill(pid, 0) == nil {
+		var st syscall.WaitStatus
+		if _, err := syscall.Wait4(pid, &st, 0, nil); err == nil && sig == syscall.SIGTERM && st.ExitStatus() != 0 {
+			ts.Fatalf("serve ended with %v, expected 0", st.ExitStatus())
+		}
+	}
+}
+
+// listen: holds a TCP port and sets $ADDR.
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv("ADDR", l.Addr().String())
+}
+
+// nfsput EXPORT FILE NAME: writes a file through NFS.
+func nfsput(ts *testscript.TestScript, neg bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	ts.Check(writeNFS(ts.Getenv("NFS"), args[0], args[2], data))
+}
+
+// flip GLOB OFFSET: XORs one byte of the one file that fits.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	files, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(files) == 0 {
+		ts.Fatalf("no file fits %s", args[0])
+	}
+	off, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	data, err := os.ReadFile(files[0])
+	ts.Check(err)
+	data[off] ^= 1
+	ts.Check(os.Chmod(files[0], 0o600))
+	ts.Check(os.WriteFile(files[0], data, 0o600))
+}
