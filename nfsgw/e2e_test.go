@@ -5,16 +5,21 @@ package nfsgw_test
 import (
 	"bytes"
 	"context"
+	"crypto/md5" // busybox has it; nothing rests on its strength
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
 
 // guest runs a scenario of fixtures/nfs-guest in a qemu guest whose Linux
 // kernel client has mounted the gateway, and fails the test if it fails.
-func guest(t *testing.T, g *gateway, script string, env ...string) {
+// It returns the scenario's output.
+func guest(t *testing.T, g *gateway, script string, env ...string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(g.addr)
 	if err != nil {
@@ -29,7 +34,86 @@ func guest(t *testing.T, g *gateway, script string, env ...string) {
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
-		t.Fatalf("%s: %v", script, err)
+		t.Errorf("%s: %v", script, err)
+	}
+	return string(out)
+}
+
+// wantLines checks that a file of guesttool applog has lines 0 to n-1, each
+// once and in order.
+func wantLines(t *testing.T, sink *memSink, name, id string, n int) {
+	t.Helper()
+	lines := strings.SplitAfter(string(sink.content(name, 0)), "\n")
+	if len(lines) != n+1 || lines[n] != "" {
+		t.Errorf("%s: %d lines, expected %d", name, len(lines)-1, n)
+		return
+	}
+	for i, l := range lines[:n] {
+		if !strings.HasPrefix(l, fmt.Sprintf("%s %010d ", id, i)) {
+			t.Errorf("%s: line %d is %.30q", name, i, l)
+			return
+		}
+	}
+}
+
+// TestGuestRestart cuts the power in the middle: what was not synced is gone
+// from the sink, and the client must bring it again.
+func TestGuestRestart(t *testing.T) {
+	sink := newMemSink()
+	g := start(t, testConfig(sink))
+	var out string
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		out = guest(t, g, "restart.sh")
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for sink.content("big.log", 0) == nil || len(sink.content("big.log", 0)) < 20<<20 {
+		select {
+		case <-tick.C:
+		case <-ended:
+			t.Fatal("the scenario ended before the restart")
+		}
+	}
+	sink = sink.cut()
+	if err := <-g.err; !errors.Is(err, errDisk) {
+		t.Fatalf("Serve returned %v", err)
+	}
+	g.once.Do(func() {})
+	down := time.NewTimer(3 * time.Second)
+	<-down.C
+	g = startAt(t, testConfig(sink), g.addr)
+	<-ended
+	t.Logf("%+v", g.srv.Stats())
+	wantLines(t, sink, "held.log", "held", 1500)
+	wantLines(t, sink, "fsync.log", "fsync", 300)
+	wantLines(t, sink, "osync.log", "osync", 300)
+	for name, word := range map[string]string{"echo.log": "echo", "moved.log.1": "moved"} {
+		var want strings.Builder
+		for i := range 100 {
+			fmt.Fprintln(&want, word, i)
+		}
+		if got := sink.content(name, 0); string(got) != want.String() {
+			t.Errorf("%s: archived %q", name, got)
+		}
+	}
+	if sum := fmt.Sprintf("md5 %x", md5.Sum(sink.content("big.log", 0))); !strings.Contains(out, sum) {
+		t.Errorf("big.log: %d bytes with %s, the guest wrote other ones", len(sink.content("big.log", 0)), sum)
+	}
+}
+
+func TestGuestWriters(t *testing.T) {
+	for _, opts := range []string{"nconnect=4", "sync"} {
+		t.Run(opts, func(t *testing.T) {
+			sink := newMemSink()
+			g := start(t, testConfig(sink))
+			guest(t, g, "writers.sh", "MOUNT_OPTS="+opts)
+			for i := range 48 {
+				wantLines(t, sink, fmt.Sprintf("w%d.log", i), fmt.Sprintf("w%d", i), 200)
+			}
+			t.Logf("%+v", g.srv.Stats())
+		})
 	}
 }
 
