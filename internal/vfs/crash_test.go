@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -362,8 +363,9 @@ func TestNoSpace(t *testing.T) {
 	must(t, f.Preallocate(1<<30)) // costs no memory
 }
 
-// TestWriteFileCrash checks WriteFile and CreateFile at every operation: a
-// crash leaves old or new, and new once it has returned.
+// TestWriteFileCrash fails WriteFile and CreateFile at every operation, that one
+// alone or all from there on: a crash leaves old or new, and new once they have
+// returned nil.
 func TestWriteFileCrash(t *testing.T) {
 	const name = "/d/f"
 	writers := map[string]func(FS) error{
@@ -371,40 +373,49 @@ func TestWriteFileCrash(t *testing.T) {
 		"CreateFile": func(fsys FS) error { return CreateFile(fsys, name, []byte("new"), 0o600) },
 	}
 	for writer, write := range writers {
-		old := map[string]string{"WriteFile": "old", "CreateFile": "-"}[writer]
-		for stop := 0; ; stop++ {
-			m := NewMem()
-			must(t, MkdirAll(m, "/d", 0o755))
-			if old != "-" {
-				must(t, WriteFile(m, name, []byte(old), 0o600))
-			}
-			ops := 0
-			err := write(NewFault(m, func(Op, string) error {
-				ops++
-				if ops > stop {
-					return syscall.EIO
+		for _, alone := range []bool{true, false} {
+			for stop := 1; ; stop++ {
+				m, old := NewMem(), "-"
+				must(t, MkdirAll(m, "/d", 0o755))
+				if writer == "WriteFile" {
+					old = "old"
+					must(t, WriteFile(m, name, []byte(old), 0o600))
 				}
-				return nil
-			}))
-			seen := crashes(t, m, func(c *Mem) string { return read(t, c, name) })
-			if err == nil {
-				wantOutcomes(t, seen, "new")
-				if stop < 5 {
-					t.Errorf("%s took %d operations", writer, stop)
+				ops, failed := 0, Op("")
+				err := write(NewFault(m, func(op Op, _ string) error {
+					ops++
+					if ops == stop || ops > stop && !alone {
+						failed = op
+						return syscall.EIO
+					}
+					return nil
+				}))
+				want := []string{old, "new"}
+				if err == nil {
+					want = want[1:]
+				} else {
+					wantErr(t, writer, err, syscall.EIO)
 				}
-				break
+				for got := range crashes(t, m, func(c *Mem) string { return read(t, c, name) }) {
+					if !slices.Contains(want, got) {
+						t.Errorf("%s with a failing %s leaves %q", writer, failed, got)
+					}
+				}
+				if failed == "" {
+					if stop < 6 {
+						t.Errorf("%s took %d operations", writer, stop-1)
+					}
+					break
+				}
+				if err == nil && failed != OpRemove {
+					t.Errorf("%s succeeds with a failing %s", writer, failed)
+				}
+				// A retry succeeds, unless CreateFile had got as far as its link.
+				if err := write(m); writer == "WriteFile" || !errors.Is(err, fs.ErrExist) {
+					must(t, err)
+				}
+				wantContent(t, m, name, "new")
 			}
-			wantErr(t, writer, err, syscall.EIO)
-			delete(seen, old)
-			delete(seen, "new")
-			if len(seen) > 0 {
-				t.Errorf("%s stopped at operation %d leaves %v", writer, stop, seen)
-			}
-			// A retry succeeds, unless CreateFile had got as far as its link.
-			if err := write(m); writer == "WriteFile" || !errors.Is(err, fs.ErrExist) {
-				must(t, err)
-			}
-			wantContent(t, m, name, "new")
 		}
 	}
 }

@@ -166,6 +166,21 @@ func TestDeath(t *testing.T) {
 	}
 }
 
+// TestPutSyncsWhatIsThere checks that Put makes durable what it finds, whoever
+// wrote it there and synced nothing.
+func TestPutSyncsWhatIsThere(t *testing.T) {
+	m := world(t, segment, "-")
+	f, err := m.Create(root+"/"+segment, 0o600) // beside the bystander
+	must(t, err)
+	_, err = f.Write([]byte(body))
+	must(t, err)
+	must(t, f.Close())
+	s, err := Open(m, root)
+	must(t, err)
+	must(t, put(s, segment, body))
+	crash(t, "Put of what is there", m, segment, crashSeeds, body)
+}
+
 // TestCrashOrder checks the ledger's order: with a new checkpoint durable, all
 // that was stored before it is.
 func TestCrashOrder(t *testing.T) {
