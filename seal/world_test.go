@@ -233,9 +233,9 @@ func (w *world) check() {
 		}
 		named[object] = by
 	}
-	type place struct{ index, end int64 }
-	last := map[run]place{}
-	done := map[run]int{}
+	type done struct{ index, end int64 }
+	last := map[run]done{}
+	count := map[run]int{}
 	for i, e := range all {
 		var id run
 		var offset, span, prev int64
@@ -247,7 +247,7 @@ func (w *world) check() {
 			if e.Key >= int64(i) {
 				w.Fatalf("segment entry %d uses the key of entry %d", i, e.Key)
 			}
-			w.checkSegment(e, all[e.Key].(*entry.Key), w.src.parts[id][done[id]])
+			w.checkSegment(e, all[e.Key].(*entry.Key), w.src.parts[id][count[id]])
 		case *entry.Gap:
 			id, offset, span, prev = run{e.Stream, e.Gen}, e.Offset, e.Span, e.Prev
 		case *entry.Orphan:
@@ -258,17 +258,17 @@ func (w *world) check() {
 		}
 		before, ok := last[id]
 		if !ok {
-			before = place{-1, 0}
+			before = done{-1, 0}
 		}
 		if prev != before.index || offset != before.end {
 			w.Fatalf("entry %d: prev %d, offset %d, expected prev %d, offset %d", i, prev, offset, before.index, before.end)
 		}
-		last[id] = place{int64(i), offset + span}
-		done[id]++
+		last[id] = done{int64(i), offset + span}
+		count[id]++
 	}
 	for id, parts := range w.src.parts {
-		if done[id] != len(parts) {
-			w.Fatalf("%d entries for %d pieces of stream %s", done[id], len(parts), id.stream)
+		if count[id] != len(parts) {
+			w.Fatalf("%d entries for %d pieces of stream %s", count[id], len(parts), id.stream)
 		}
 	}
 	err := w.store.List(context.Background(), "segments/", func(info vault.Info) error {
