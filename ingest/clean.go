@@ -1,0 +1,201 @@
+package ingest
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+)
+
+// The functions in this file are called with Spool.mu held and may release it.
+
+// tidy forgets what is over, closes a file that is old, carries the rest of
+// nearly empty files forward and removes the files that nothing refers to.
+func (s *Spool) tidy() error {
+	if s.cleaning {
+		return nil // another call is at it
+	}
+	s.cleaning = true
+	defer func() { s.cleaning = false }()
+	if err := s.forgetOld(); err != nil {
+		return err
+	}
+	if s.aged() {
+		if err := s.reserve(1, forRecords); err != nil {
+			return orFull(err)
+		}
+	}
+	if err := s.freshSnapshot(); err != nil {
+		return err
+	}
+	if f := s.victim(); f != nil {
+		if err := s.carry(f); err != nil {
+			return orFull(err)
+		}
+	}
+	return s.sweep()
+}
+
+// forgetOld drops generations that ended, were sealed and released 24 hours ago.
+func (s *Spool) forgetOld() error {
+	before := s.cfg.Now().Add(-keepFor)
+	for _, st := range s.table.order {
+		for _, g := range slices.Clone(st.gens) {
+			over := !g.ended.IsZero() && g.ended.Before(before) && g.sealed == g.high && g.intent == nil && g.offer == nil
+			if !over || len(g.data) > 0 || len(g.macs) > 0 {
+				continue
+			}
+			moves := s.moves
+			if err := s.reserve(64, forRecords); err != nil {
+				return orFull(err)
+			}
+			if s.moves != moves {
+				return nil // look again next time
+			}
+			st.dropGen(g.genKey.gen)
+			s.appendMeta(func(b []byte) []byte { return appendForget(b, recForget, g.genKey) })
+		}
+	}
+	return nil
+}
+
+// crowded reports whether the spool is more than 80 % full.
+func (s *Spool) crowded() bool {
+	return s.cfg.MaxBytes > 0 && s.used() > s.cfg.MaxBytes/5*4
+}
+
+// freshSnapshot begins a new file when a crowded spool has files that wait for a
+// snapshot only.
+func (s *Spool) freshSnapshot() error {
+	waits := slices.ContainsFunc(s.row, func(f *spoolFile) bool { return f.closed && f.live == 0 && f.seq >= s.snapshotSeq })
+	if !waits || !s.crowded() || !s.roomForFile(forRecords) {
+		return nil
+	}
+	for len(s.pend) > groupHead || s.flushing || s.syncing {
+		if err := s.usable(); err != nil {
+			return err
+		}
+		s.flushOrWait()
+	}
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.rotate(); orFull(err) != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+// victim returns the oldest closed file of which less than a quarter lives, or
+// less than half in a crowded spool; or nil. A file that is fuller gains too
+// little for what it costs.
+func (s *Spool) victim() *spoolFile {
+	crowded := s.crowded()
+	for _, f := range s.row {
+		if f.closed && f.live > 0 && (f.live < f.size/4 || crowded && f.live < f.size/2) {
+			return f
+		}
+	}
+	return nil
+}
+
+// carry stores the live bytes of a file again in the current one. The file is
+// then empty and removed when they are synced; until then a crash finds them in
+// both, and the later place counts.
+func (s *Spool) carry(f *spoolFile) error {
+	for _, st := range slices.Clone(s.table.order) {
+		for _, g := range slices.Clone(st.gens) {
+			for _, kind := range []recordKind{recExtent, recDigest} {
+				if err := s.carryGen(f, st, g, kind); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// carryGen carries the runs of one table of a generation, one run at a time.
+func (s *Spool) carryGen(f *spoolFile, st *stream, g *gen, kind recordKind) error {
+	type extent struct {
+		head extentHead
+		data []byte
+	}
+	for {
+		t := g.table(kind)
+		i := slices.IndexFunc(*t, func(r run) bool { return r.slot() == f.slot })
+		if i < 0 {
+			return nil
+		}
+		var extents []extent
+		err := s.readHeld(g, kind, (*t)[i].off(), (*t)[i].end(), func(h *extentHead, payload []byte) error {
+			extents = append(extents, extent{*h, bytes.Clone(payload)})
+			return nil
+		})
+		if skipDamage(err) != nil {
+			return err
+		}
+		for _, x := range extents {
+			n := int64(len(x.data))
+			if err := s.reserve(extentSize(st.Source, len(x.data)), forRecords); err != nil {
+				return err
+			}
+			j := t.from(x.head.off) // released or trimmed meanwhile?
+			if j == len(*t) || (*t)[j].slot() != f.slot || (*t)[j].off() > x.head.off || (*t)[j].end() < x.head.off+n {
+				continue
+			}
+			x.head.stable = kind == recDigest || g.unstable.first(x.head.off, x.head.off+n) == x.head.off+n
+			s.appendExtent(g, kind, &x.head, x.data)
+		}
+	}
+}
+
+// table returns the runs of the extents or of the block MACs.
+func (g *gen) table(kind recordKind) *runs {
+	if kind == recDigest {
+		return &g.macs
+	}
+	return &g.data
+}
+
+// sweep removes the closed files that nothing refers to, when a later snapshot
+// holds their metadata and everything that replaced them is synced.
+func (s *Spool) sweep() error {
+	idle := func(f *spoolFile) bool { return f.closed && f.live == 0 && f.seq < s.snapshotSeq }
+	if !slices.ContainsFunc(s.row, idle) {
+		return nil
+	}
+	dead := slices.DeleteFunc(slices.Clone(s.row), func(f *spoolFile) bool { return !idle(f) })
+	if err := s.syncTo(s.last()); err != nil {
+		return err
+	}
+	for _, f := range dead {
+		if err := s.drop(f); err != nil {
+			return s.fail(err)
+		}
+	}
+	s.fullUntil = 0
+	return nil
+}
+
+// drop takes a file out of the row: removed with its key or, if it is damaged,
+// kept aside with it under another name.
+func (s *Spool) drop(f *spoolFile) error {
+	if f.damaged {
+		if err := s.cfg.FS.Rename(f.names.file, f.names.file+damagedSuffix); err != nil {
+			return fmt.Errorf("keeping a damaged spool file aside: %w", err)
+		}
+		if err := s.cfg.FS.SyncDir(s.cfg.Dir); err != nil {
+			return fmt.Errorf("keeping a damaged spool file aside: %w", err)
+		}
+		s.aside++
+	} else if err := s.cfg.removeFile(f.names); err != nil {
+		return fmt.Errorf("removing a spool file: %w", err)
+	}
+	s.row = slices.DeleteFunc(s.row, func(x *spoolFile) bool { return x == f })
+	s.slots[f.slot] = nil
+	f.gone = true
+	if f.refs == 0 {
+		f.f.Close() // nothing is unwritten
+	}
+	return nil
+}
