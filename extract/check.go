@@ -83,7 +83,7 @@ type Report struct {
 }
 
 // OK tells whether no finding is an error.
-func (r *Report) OK() bool {
+func (r Report) OK() bool {
 	for _, f := range r.Findings {
 		if f.Level == Error {
 			return false

@@ -123,7 +123,7 @@ def main():
     commit = sha(open("request.salt", "rb").read() + open("request.json", "rb").read()).hex()
     if commit not in requests:
         fail("request.json is not the request that the ledger recorded")
-    total = 0
+    total, ends = 0, {}
     for segment in json.load(open("manifest.json"))["searched"]:
         entry = entries[segment["entry"]]
         if entry["object"] != segment["object"]:
@@ -131,17 +131,24 @@ def main():
         d = segment.get("disclosed")
         if not d:
             continue
+        if d["at"] != ends.get(d["file"], 0):
+            fail("segment %d: its lines are not the next ones in %s" % (segment["entry"], d["file"]))
+        ends[d["file"]] = d["at"] + d["size"]
         with open(d["file"], "rb") as f:
             f.seek(d["at"])
             lines = split(f.read(d["size"]))
-        if len(lines) != len(d["lines"]) or d["lines"][-1] >= entry["lines"]:
+        numbers = d["lines"]
+        if len(lines) != len(numbers) or numbers != sorted(set(numbers)) or numbers[-1] >= entry["lines"]:
             fail("segment %d: wrong number of lines" % segment["entry"])
         salts = base64.b64decode(d["salts"])
         known = {n: sha(b"\0" + salts[16 * k:16 * k + 16] + line)
-                 for k, (n, line) in enumerate(zip(d["lines"], lines))}
+                 for k, (n, line) in enumerate(zip(numbers, lines))}
         if line_root(entry["lines"], known, hashes(d["leaves"]), hashes(d["nodes"])).hex() != entry["root"]:
             fail("segment %d: its lines do not lead to the root in the ledger" % segment["entry"])
         total += len(lines)
+    for name in os.listdir("lines"):
+        if os.path.getsize("lines/" + name) != ends.get("lines/" + name):
+            fail("lines/%s holds what no segment accounts for" % name)
     print("OK: %d lines, each proven to stand in the ledger of %d entries" % (total, size))
 
 

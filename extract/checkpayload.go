@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"slices"
+	"time"
 
 	"logvault/extract/logfmt"
 	"logvault/internal/vfs"
@@ -73,6 +75,9 @@ func (c *checker) checkPayload() (bool, error) {
 	return true, p.checkTexts(&stated)
 }
 
+// maxMargin bounds the margin of a manifest, in seconds: ten years.
+const maxMargin = 10 * 366 * 86400
+
 // errStop ends the manifest after a finding that makes the rest meaningless.
 var errStop = errors.New("stopped")
 
@@ -90,17 +95,16 @@ func (p *payload) checkRequest() (bool, error) {
 		p.differ(CodeMalformed, saltName, "bytes", commitSalt, len(salt))
 		return false, nil
 	}
-	p.request, err = decodeJSON[*requestRecord](body)
-	if err == nil && (p.request == nil || p.request.Format != requestFormat) {
-		err = fmt.Errorf("expected format %q", requestFormat)
-	}
-	if err != nil {
-		p.find(CodeMalformed, requestName, "%v", err)
+	if p.newer = requestVersion(body); p.newer != nil {
+		p.find(CodeNewer, requestName, "%v", p.newer)
 		return false, nil
 	}
-	if p.request.Version != 1 {
-		p.newer = fmt.Errorf("%s version %d, expected 1: %w", requestName, p.request.Version, vault.ErrNewer)
-		p.find(CodeNewer, requestName, "%v", p.newer)
+	if p.request, err = decodeJSON[*requestRecord](body); err != nil || p.request == nil {
+		p.find(CodeMalformed, requestName, "%v", cmp.Or(err, errors.New("null")))
+		return false, nil
+	}
+	if p.request.Format != requestFormat || p.request.Version != 1 {
+		p.differ(CodeMalformed, requestName, "format", requestFormat+" 1", fmt.Sprint(p.request.Format, " ", p.request.Version))
 		return false, nil
 	}
 	p.index = -1
@@ -124,6 +128,19 @@ func (p *payload) checkRequest() (bool, error) {
 	}
 	p.report.Request, p.report.Summary.Request = p.index, p.index
 	return true, p.commitment(salt)
+}
+
+// requestVersion returns an error that wraps vault.ErrNewer for a request.json
+// of a version after 1, which need not be readable otherwise.
+func requestVersion(body []byte) error {
+	var head struct {
+		Format  string
+		Version int64
+	}
+	if json.Unmarshal(body, &head) != nil || head.Format != requestFormat || head.Version <= 1 {
+		return nil
+	}
+	return fmt.Errorf("%s version %d, expected 1: %w", requestName, head.Version, vault.ErrNewer)
 }
 
 // commitment computes what the disclosure entry must hold.
@@ -161,6 +178,10 @@ func (p *payload) checkHead(h head) error {
 	if h.Origin != p.cp.Origin {
 		p.differ(CodeMismatch, manifestName, "origin", p.cp.Origin, h.Origin)
 	}
+	if h.MarginSeconds < 0 || h.MarginSeconds > maxMargin {
+		p.differ(CodeMalformed, manifestName, "margin in seconds", fmt.Sprintf("0 to %d", maxMargin), h.MarginSeconds)
+		return errStop
+	}
 	p.table, err = newTable(io.MultiWriter(p.tableSum, (*counter)(&p.tableLen)), p.filter.zone)
 	return err
 }
@@ -196,7 +217,7 @@ func (p *payload) checkSegment(r *segmentRecord) error {
 		p.find(CodeMalformed, object, "not in the order of source, stream, generation, offset")
 	}
 	p.last = s
-	if !p.filter.candidate(s, secondsDuration(p.head.MarginSeconds)) {
+	if !p.filter.candidate(s, time.Duration(p.head.MarginSeconds)*time.Second) {
 		p.find(CodeOutOfScope, object, "segment outside the scope")
 	}
 	p.checkState(object, r)

@@ -3,7 +3,6 @@ package extract
 import (
 	"bytes"
 	"fmt"
-	"time"
 
 	"logvault/ledger/entry"
 )
@@ -99,5 +98,3 @@ func (p *payload) checkTexts(t *tail) error {
 	}
 	return nil
 }
-
-func secondsDuration(n int64) time.Duration { return time.Duration(n) * time.Second }
