@@ -27,9 +27,11 @@ lint:
 
 # Real binaries killed at random moments, power cuts, canaries, flipped bytes.
 # KILLS and CUTS set how often; SEED repeats a run.
+KILLS = 200
+CUTS = 20
 crash:
 	@scripts/setup crash
-	fixtures/crash/run
+	KILLS=$(KILLS) CUTS=$(CUTS) SEED=$(SEED) scripts/crash
 
 # Real counterparts: the Linux NFS client in a guest, Tessera's fsck, GnuPG.
 e2e:
