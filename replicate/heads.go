@@ -1,0 +1,159 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"logvault/ledger"
+	"logvault/ledger/entry"
+	"logvault/retention/window"
+	"logvault/vault"
+)
+
+// headLimit bounds small signed files: checkpoints, cosignatures, tokens.
+const headLimit = 64 << 10
+
+// pass is one pass under way.
+type pass struct {
+	o     Options
+	limit *limiter
+
+	// Set by the read-only steps, in their order.
+	raw    []byte       // the source's checkpoint as read, once
+	src    *ledger.Tree // the source's ledger
+	marker vault.Hash
+	dst    ledger.Checkpoint // the destination's head, zero if it has none yet
+	held   entry.Held        // the last one of the copy log, zero if none
+	seen   []seen
+
+	window *window.Window
+	keys   map[int64]*periodKey
+	regs   []item
+	tokens map[int64]vault.Hash // SHA-256 of timestamp tokens, by size
+
+	here, there inventory // what destination and source list
+	total       int64     // bytes to copy
+
+	mu                     sync.Mutex // guards sum, done and changed while objects are copied
+	sum                    Summary
+	done                   int64
+	changed                bool  // something was written that held should tell of
+	heldObjects, heldBytes int64 // all that the destination holds of this head
+}
+
+// source opens the source under the pinned key.
+func (p *pass) source(ctx context.Context) error {
+	_, hash, err := vault.ReadMarker(ctx, p.o.From)
+	if errors.Is(err, vault.ErrNotExist) {
+		return fmt.Errorf("source: %w: no %s there", vault.ErrNoVault, vault.MarkerName)
+	}
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	p.marker = hash
+	p.raw, err = vault.ReadAll(ctx, p.o.From, vault.CheckpointName(vault.LedgerPrefix), headLimit)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsigned, err)
+	}
+	cp, err := ledger.ParseCheckpoint(p.raw, p.o.Trust)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsigned, err)
+	}
+	p.src, err = ledger.OpenTreeAt(ctx, p.o.From, vault.LedgerPrefix, cp)
+	if err != nil {
+		return fmt.Errorf("source: %w: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+// destination reads what this copy has accepted so far, from two places: its
+// checkpoint and its own copy log.
+func (p *pass) destination(ctx context.Context) error {
+	_, hash, err := vault.ReadMarker(ctx, p.o.To)
+	if errors.Is(err, vault.ErrNotExist) {
+		return fmt.Errorf("destination: %w: no %s there", vault.ErrNoVault, vault.MarkerName)
+	}
+	if err != nil {
+		return fmt.Errorf("destination: %w", err)
+	}
+	if hash != p.marker {
+		return fmt.Errorf("%w: marker %s, the source's is %s", ErrOtherVault, hash, p.marker)
+	}
+	if err := p.lastHeld(ctx); err != nil {
+		return err
+	}
+	raw, err := vault.ReadAll(ctx, p.o.To, vault.CheckpointName(vault.LedgerPrefix), headLimit)
+	switch {
+	case errors.Is(err, vault.ErrNotExist): // before the first pass
+	case err != nil:
+		return fmt.Errorf("destination: %w", err)
+	default:
+		if p.dst, err = ledger.ParseCheckpoint(raw, p.o.Trust); err != nil {
+			return fmt.Errorf("destination: %w: %w", ErrDamaged, err)
+		}
+	}
+	if p.dst.Size < p.held.Size {
+		return fmt.Errorf("destination: %w: its head is at size %d, but the copy log held size %d", ErrDamaged, p.dst.Size, p.held.Size)
+	}
+	return nil
+}
+
+// lastHeld finds the last held entry of the copy log.
+func (p *pass) lastHeld(ctx context.Context) error {
+	log := p.o.Copy.Tree()
+	for i := log.Size() - 1; i >= 0; i-- {
+		data, err := log.Entry(ctx, i)
+		if err != nil {
+			return fmt.Errorf("copy log: %w: %w", ErrDamaged, err)
+		}
+		e, err := entry.Decode(data)
+		if err != nil {
+			return fmt.Errorf("copy log: entry %d: %w: %w", i, ErrDamaged, err)
+		}
+		if h, ok := e.(*entry.Held); ok {
+			p.held = *h
+			return nil
+		}
+	}
+	if log.Size() == 0 {
+		return fmt.Errorf("copy log: %w: it is empty, the copy was not initialised", vault.ErrNoVault)
+	}
+	return nil
+}
+
+// grown refuses a source that does not contain every head seen before.
+func (p *pass) grown(ctx context.Context) error {
+	heads := []seen{
+		{what: "this copy's head", size: p.dst.Size, root: p.dst.Root},
+		{what: "the head held by the copy log", size: p.held.Size, root: p.held.Root},
+	}
+	if t := p.o.Trust; t.KnownSize > 0 {
+		s := seen{what: "the known head of the trust file", size: t.KnownSize, any: t.KnownRoot == ""}
+		if !s.any {
+			root, err := vault.ParseHash(t.KnownRoot)
+			if err != nil {
+				return fmt.Errorf("known root of the trust file: %w", err)
+			}
+			s.root = root
+		}
+		heads = append(heads, s)
+	}
+	for _, s := range heads {
+		if s.size > p.src.Size() {
+			return fmt.Errorf("%w: %v, the source is at size %d", ErrShrunk, s, p.src.Size())
+		}
+		if s.any || s.size == 0 {
+			continue
+		}
+		root, err := p.src.RootAt(ctx, s.size)
+		if err != nil {
+			return fmt.Errorf("source: %w: root at size %d: %w", ErrDamaged, s.size, err)
+		}
+		if root != s.root {
+			return fmt.Errorf("%w: %v has root %s, the source has root %s there", ErrForked, s, s.root, root)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,337 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"logvault/ledger"
+	"logvault/ledger/entry"
+	"logvault/retention/window"
+	"logvault/vault"
+)
+
+// clockSlack is how far ahead of this machine the source's clock may be.
+const clockSlack = 24 * time.Hour
+
+// item is one object that the ledger names.
+type item struct {
+	name  string
+	hash  vault.Hash
+	size  int64 // -1: the ledger does not say
+	limit int64 // the largest size that makes sense
+	entry int64 // index of the entry
+	key   int64 // index of the period key's entry, -1 for none
+	due   bool  // it must be destroyed by now
+}
+
+const (
+	wrapLimit     = 1 << 20
+	registerLimit = 16 << 20
+)
+
+// periodKey is what a pass knows of a key entry.
+type periodKey struct {
+	class  vault.Class
+	day    vault.Day
+	public vault.Hash
+	wraps  []vault.Hash
+	sealed bool // some segment is sealed to it
+	live   bool // some of its segments is not due
+}
+
+// scan reads all entries once: dates can be judged only when every hold and
+// extension is known.
+func (p *pass) scan(ctx context.Context) error {
+	p.window, p.keys, p.tokens = window.New(), make(map[int64]*periodKey), make(map[int64]vault.Hash)
+	latest := p.o.Now().Add(clockSlack)
+	return p.entries(ctx, func(i int64, e entry.Entry) error {
+		if i == 0 {
+			if first, ok := e.(*entry.Init); !ok || first.Marker != p.marker {
+				return fmt.Errorf("source: %w: the first entry is not the init entry of this marker", ErrDamaged)
+			}
+		}
+		if err := p.window.Add(i, e); err != nil {
+			return fmt.Errorf("source: %w: entry %d: %w", ErrDamaged, i, err)
+		}
+		at := e.Head().Time
+		switch e := e.(type) {
+		case *entry.Segment:
+			at = later(at, e.LastReceived)
+		case *entry.Key:
+			p.keys[i] = &periodKey{class: e.Class, day: e.Day, public: e.PublicHash, wraps: []vault.Hash{e.Wrap}}
+		case *entry.Rewrap:
+			if k := p.keys[e.Key]; k != nil {
+				k.wraps = append(k.wraps, e.Wrap)
+			}
+		case *entry.Request:
+			p.regs = append(p.regs, item{name: vault.RegisterName(e.Class, e.Commit), hash: e.Object, size: -1, limit: registerLimit, entry: i, key: -1, due: p.registerDue(e)})
+		case *entry.Timestamp:
+			p.tokens[e.Size] = e.Token
+		}
+		if at.After(latest) {
+			return fmt.Errorf("%w: entry %d tells of %s", ErrClock, i, at.UTC().Format(time.RFC3339))
+		}
+		return nil
+	})
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// registerDue judges the record of a request: it has the retention of its
+// class, counted from the request.
+func (p *pass) registerDue(e *entry.Request) bool {
+	class, ok := p.window.Class(e.Class)
+	return ok && !p.o.Now().Before(class.RetainUntil(e.Time))
+}
+
+// entries calls fn for every entry of the source.
+func (p *pass) entries(ctx context.Context, fn func(i int64, e entry.Entry) error) error {
+	var stop error
+	err := p.src.Entries(ctx, 0, p.src.Size(), func(i int64, data []byte) error {
+		e, err := entry.Decode(data)
+		if errors.Is(err, entry.ErrNewer) {
+			stop = fmt.Errorf("source: entry %d: %w", i, err)
+		} else if err != nil {
+			stop = fmt.Errorf("source: %w: entry %d: %w", ErrDamaged, i, err)
+		} else {
+			stop = fn(i, e)
+		}
+		return stop
+	})
+	switch {
+	case stop != nil:
+		return stop
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("source: %w: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+// items calls fn for every object that the ledger names: segments and indexes
+// first, because only they tell which period keys still live.
+func (p *pass) items(ctx context.Context, fn func(item) error) error {
+	now := p.o.Now()
+	err := p.entries(ctx, func(i int64, e entry.Entry) error {
+		s, ok := e.(*entry.Segment)
+		if !ok {
+			return nil
+		}
+		due := p.window.Judge(s, now).Due
+		if k := p.keys[s.Key]; k != nil {
+			k.sealed, k.live = true, k.live || !due
+		}
+		if err := fn(item{name: vault.SegmentName(s.Day, s.Object, s.Codec), hash: s.Object, size: s.Size, limit: s.Size, entry: i, key: s.Key, due: due}); err != nil {
+			return err
+		}
+		return fn(item{name: vault.IndexName(s.Day, s.Index), hash: s.Index, size: s.IndexSize, limit: s.IndexSize, entry: i, key: s.Key, due: due})
+	})
+	if err != nil {
+		return err
+	}
+	if !p.o.WithoutKeys {
+		for _, i := range slices.Sorted(maps.Keys(p.keys)) {
+			k := p.keys[i]
+			for _, w := range k.wraps {
+				if err := fn(item{name: vault.WrapName(k.day, k.class, k.public, w), hash: w, size: -1, limit: wrapLimit, entry: i, key: i, due: k.sealed && !k.live}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, r := range p.regs {
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inventory is what a store lists, sorted by the hash of the name: 40 bytes an
+// object, however long the names.
+type inventory []listed
+
+type listed struct {
+	name    [16]byte // the first half of the name's SHA-256
+	size    int64
+	written int64 // unix nanoseconds
+	named   bool  // some entry names it
+}
+
+func nameKey(name string) (key [16]byte) {
+	h := vault.HashOf([]byte(name))
+	copy(key[:], h[:])
+	return key
+}
+
+func (v inventory) find(name string) *listed {
+	key := nameKey(name)
+	i, ok := slices.BinarySearchFunc(v, key, func(l listed, key [16]byte) int { return slices.Compare(l.name[:], key[:]) })
+	if !ok {
+		return nil
+	}
+	return &v[i]
+}
+
+// list takes the inventory of a store: lists instead of reading.
+func list(ctx context.Context, r vault.Reader) (inventory, error) {
+	var v inventory
+	for _, prefix := range []string{"segments/", "keys/", "register/"} {
+		err := r.List(ctx, prefix, func(info vault.Info) error {
+			v = append(v, listed{name: nameKey(info.Name), size: info.Size, written: info.ModTime.UnixNano()})
+			return ctx.Err()
+		})
+		if err != nil {
+			return nil, fmt.Errorf("listing %s: %w", prefix, err)
+		}
+	}
+	slices.SortFunc(v, func(x, y listed) int { return slices.Compare(x.name[:], y.name[:]) })
+	return v, nil
+}
+
+func (p *pass) lists(ctx context.Context) (err error) {
+	if p.here, err = list(ctx, p.o.To); err != nil {
+		return fmt.Errorf("destination: %w", err)
+	}
+	if p.there, err = list(ctx, p.o.From); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	return nil
+}
+
+// check refuses the pass before anything is written if the source lacks or has
+// altered what it must have, or the destination holds something else under a
+// name. It also counts what there is to copy.
+func (p *pass) check(ctx context.Context) error {
+	tombs := tombstones{p: p}
+	buf := make([]byte, bufferSize)
+	err := p.items(ctx, func(it item) error {
+		here, there := p.here.find(it.name), p.there.find(it.name)
+		if here != nil {
+			here.named = true
+		}
+		if there != nil {
+			there.named = true
+		}
+		if err := sizes(it, here, there); err != nil {
+			return err
+		}
+		switch {
+		case there == nil && !it.due:
+			if gone, err := tombs.has(ctx, it.key); err != nil || !gone {
+				return errors.Join(fmt.Errorf("source: %w: %s, named by entry %d", ErrMissing, it.name, it.entry), err)
+			}
+			p.sum.Missing++
+		case there == nil:
+			p.sum.Missing++
+		case here != nil && there.written > here.written:
+			// Written after we copied it: an immutable object is not. The clocks
+			// of two machines may differ, so its bytes decide.
+			if err := p.rehash(ctx, p.o.From, it, buf); err != nil {
+				return fmt.Errorf("source: %w", err)
+			}
+		}
+		p.tally(it, here, there)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := range p.there {
+		if !p.there[i].named && !p.o.WithoutKeys {
+			p.sum.Unrecorded++
+		}
+	}
+	if p.sum.Unrecorded > 0 {
+		p.o.Log.Warn("source objects without an entry are not copied", "objects", p.sum.Unrecorded)
+	}
+	return nil
+}
+
+// sizes compares what is listed with what the entry says.
+func sizes(it item, here, there *listed) error {
+	for _, side := range []struct {
+		name string
+		l    *listed
+	}{{"destination", here}, {"source", there}} {
+		if side.l == nil {
+			continue
+		}
+		if it.size >= 0 && side.l.size != it.size || side.l.size > it.limit {
+			return fmt.Errorf("%s: %w: %s has %d bytes, expected %d", side.name, ErrChanged, it.name, side.l.size, it.limit)
+		}
+	}
+	return nil
+}
+
+// tally counts an item as present, due or to be copied.
+func (p *pass) tally(it item, here, there *listed) {
+	switch {
+	case here != nil:
+		p.sum.Present++
+		p.heldObjects++
+		p.heldBytes += here.size
+	case it.due:
+		p.sum.Due++
+	case there != nil:
+		p.total += there.size
+	}
+}
+
+// tombstones reads the source's copy logs, when first asked: which period keys
+// and their segments were destroyed there. Only logs under a pinned key count.
+type tombstones struct {
+	p    *pass
+	read bool
+	keys map[int64]bool
+}
+
+func (t *tombstones) has(ctx context.Context, key int64) (bool, error) {
+	if key < 0 {
+		return false, nil
+	}
+	if !t.read {
+		t.read, t.keys = true, make(map[int64]bool)
+		for _, k := range t.p.o.Trust.Copies {
+			if err := t.add(ctx, k.Name); err != nil {
+				return false, err
+			}
+		}
+	}
+	return t.keys[key], nil
+}
+
+// add takes in the log of one copy, if the source has it.
+func (t *tombstones) add(ctx context.Context, name string) error {
+	trust, prefix := t.p.o.Trust.CopyLog(name), vault.CopyLogPrefix(name)
+	if trust == nil {
+		return nil // a cosigner's key
+	}
+	if _, err := t.p.o.From.Stat(ctx, vault.CheckpointName(prefix)); errors.Is(err, vault.ErrNotExist) {
+		return nil
+	}
+	tree, err := ledger.OpenTree(ctx, t.p.o.From, prefix, trust)
+	if err != nil {
+		return fmt.Errorf("copy log of %s: %w", name, err)
+	}
+	return tree.Entries(ctx, 0, tree.Size(), func(i int64, data []byte) error {
+		e, err := entry.Decode(data)
+		if err != nil {
+			return fmt.Errorf("copy log of %s: entry %d: %w", name, i, err)
+		}
+		if tomb, ok := e.(*entry.Tombstone); ok {
+			t.keys[tomb.Key] = true
+		}
+		return nil
+	})
+}
