@@ -164,6 +164,13 @@ func TestCrashNames(t *testing.T) {
 			must(t, m.Rename("/a", "/d/n"))
 			must(t, m.SyncDir("/"))
 		}, []string{"/a", "/d/n"}, []string{"- /a"}},
+		{"new file renamed across, new side synced", func(t *testing.T, m *Mem) {
+			write(t, m, "/t", "N")
+			must(t, m.Rename("/t", "/t2"))
+			must(t, m.Rename("/t2", "/d/n"))
+			write(t, m, "/t", "M")
+			must(t, m.SyncDir("/d"))
+		}, []string{"/t", "/t2", "/d/n"}, []string{"- - N", "M - N"}},
 		{"name used again", func(t *testing.T, m *Mem) {
 			must(t, m.Rename("/a", "/n"))
 			write(t, m, "/a", "N")

@@ -27,7 +27,9 @@ import (
 type Mem struct {
 	mu      sync.Mutex // guards everything below, and all nodes and open files
 	root    *node
-	pending []change
+	pending []*change // in order; some may be done
+	made    int       // changes ever made
+	done    int       // changes in pending that are done
 	locked  map[*node]bool
 	space   Space // as set; space.Free counts when used was usedAtSet
 	used    int64 // bytes of pages of named files
@@ -43,6 +45,7 @@ type node struct {
 	file    content
 	names   map[string]*node // live entries of a directory
 	durable map[string]*node // entries that a crash keeps
+	changes []*change        // of a directory's entries, in order; some may be done
 }
 
 // dentry is the place of one name.
@@ -54,8 +57,10 @@ type dentry struct {
 // change is one unsynced operation on names: each dentry gets its new node, or
 // nil for none. A rename changes two at once and a crash never splits it.
 type change struct {
-	at [2]dentry // at[1].dir is nil if there is one only
-	to [2]*node
+	at   [2]dentry // at[1].dir is nil if there is one only
+	to   [2]*node
+	seq  int
+	done bool // it is durable
 }
 
 // NewMem returns an empty file system with 1 TiB of free space.
@@ -147,22 +152,20 @@ func (m *Mem) place(name string) (dentry, error) {
 
 // apply carries out a change of names and remembers it as unsynced.
 func (m *Mem) apply(c change) {
-	for i, at := range c.at {
-		if at.dir == nil {
-			continue
-		}
+	m.made++
+	c.seq = m.made
+	c.each(func(at dentry, to *node) {
 		if old := at.dir.names[at.name]; old != nil {
 			m.unlink(old)
 		}
-		if n := c.to[i]; n == nil {
-			delete(at.dir.names, at.name)
-		} else {
-			at.dir.names[at.name] = n
-			m.link(n)
+		if to != nil {
+			m.link(to)
 		}
+		setEntry(at.dir.names, at.name, to)
 		at.dir.modTime = time.Now()
-	}
-	m.pending = append(m.pending, c)
+		at.dir.changes = append(at.dir.changes, &c)
+	})
+	m.pending = append(m.pending, &c)
 }
 
 // link and unlink count the names of a node, and its room while it has any.

@@ -7,35 +7,43 @@ import (
 )
 
 // commit makes the unsynced changes of a directory durable, and with them the
-// earlier ones they build on: those of the same names, and the other half of a
-// rename, as a journal would.
+// other halves of its renames and the earlier changes of the same names that
+// those build on, as a journal would.
 func (m *Mem) commit(dir *node) {
-	needed := map[dentry]bool{}
-	marked := make([]bool, len(m.pending))
-	for i := len(m.pending) - 1; i >= 0; i-- {
-		c := m.pending[i]
-		for _, at := range c.at {
-			marked[i] = marked[i] || at.dir == dir || needed[at]
+	var marked []*change
+	var mark func(c *change)
+	mark = func(c *change) {
+		if c.done {
+			return
 		}
+		c.done = true
+		marked = append(marked, c)
 		for _, at := range c.at {
-			if marked[i] && at.dir != nil {
-				needed[at] = true
+			if at.dir == nil || at.dir == dir {
+				continue // none, or marked anyway
+			}
+			for _, earlier := range at.dir.changes {
+				if earlier.seq < c.seq && (earlier.at[0] == at || earlier.at[1] == at) {
+					mark(earlier)
+				}
 			}
 		}
 	}
-	rest := m.pending[:0]
-	for i, c := range m.pending {
-		if marked[i] {
-			c.each(func(at dentry, to *node) { setEntry(at.dir.durable, at.name, to) })
-		} else {
-			rest = append(rest, c)
-		}
+	for _, c := range dir.changes {
+		mark(c)
 	}
-	clear(m.pending[len(rest):])
-	m.pending = rest
+	dir.changes = nil
+	slices.SortFunc(marked, func(a, b *change) int { return a.seq - b.seq })
+	for _, c := range marked {
+		c.each(func(at dentry, to *node) { setEntry(at.dir.durable, at.name, to) })
+	}
+	if m.done += len(marked); m.done > len(m.pending)/2 {
+		m.pending = slices.DeleteFunc(m.pending, func(c *change) bool { return c.done })
+		m.done = 0
+	}
 }
 
-func (c change) each(fn func(at dentry, to *node)) {
+func (c *change) each(fn func(at dentry, to *node)) {
 	for i, at := range c.at {
 		if at.dir != nil {
 			fn(at, c.to[i])
@@ -90,10 +98,13 @@ func (c *cloner) drawShare() float64 {
 }
 
 // chooseNames decides which unsynced changes of names survive.
-func (c *cloner) chooseNames(pending []change) {
+func (c *cloner) chooseNames(pending []*change) {
 	share := c.drawShare()
 	dropped := map[dentry]bool{}
 	for _, ch := range pending {
+		if ch.done {
+			continue
+		}
 		keep := c.rng.Float64() < share
 		ch.each(func(at dentry, _ *node) { keep = keep && !dropped[at] })
 		ch.each(func(at dentry, to *node) {
