@@ -123,11 +123,20 @@ func (r *replica) open(create bool) (*dir.Store, *ledger.Log) {
 func (r *replica) pass(from vault.Reader) (replicate.Summary, error) {
 	r.Helper()
 	to, log := r.open(false)
-	o := replicate.Options{From: from, To: to, Trust: &r.trust, Copy: log, CosignKey: r.cosign, Actor: "replica", Jobs: 2,
-		Now: r.clock, Sleep: func(context.Context, time.Duration) error { return nil }, Log: quiet}
+	o := r.passOptions(from, to, log)
 	if r.options != nil {
 		r.options(&o)
 	}
+	return run(o)
+}
+
+// passOptions are the options of a pass on what open returned.
+func (r *replica) passOptions(from vault.Reader, to replicate.Dest, log *ledger.Log) replicate.Options {
+	return replicate.Options{From: from, To: to, Trust: &r.trust, Copy: log, CosignKey: r.cosign, Actor: "replica", Jobs: 2,
+		Now: r.clock, Sleep: func(context.Context, time.Duration) error { return nil }, Log: quiet}
+}
+
+func run(o replicate.Options) (replicate.Summary, error) {
 	return replicate.Run(context.Background(), o)
 }
 
