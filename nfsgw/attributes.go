@@ -136,7 +136,10 @@ func (n *node) snapshot(w *wcc) {
 func (s *Server) applyAttrs(c *call, n *node, sa *setAttr, w *wcc) status {
 	n.tree.names.Lock()
 	defer n.tree.names.Unlock()
-	if n.kind == typeDir && sa.setSize {
+	switch {
+	case s.gone(n): // its record must not come back
+		return statusStale
+	case n.kind == typeDir && sa.setSize:
 		return statusIsDir
 	}
 	edit := sa.edit(s.tick())

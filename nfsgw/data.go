@@ -3,11 +3,10 @@ package nfsgw
 import (
 	"errors"
 	"io"
-	"math"
 )
 
-// maxOffset is the highest end of a file.
-const maxOffset = math.MaxInt64
+// maxOffset is the highest end of a file: the ledger's numbers end there.
+const maxOffset = 1<<53 - 1
 
 type writeArgs struct {
 	handle []byte

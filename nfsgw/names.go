@@ -7,6 +7,13 @@ import (
 	"logvault/vault"
 )
 
+// maxStreamName bounds a file's path below its root, as the archive keeps it.
+const maxStreamName = 4096
+
+// maxNodes bounds the files, removed ones included, and with them the memory
+// that a client can take: about half a KiB each. This is no passing state.
+const maxNodes = 1 << 20
+
 // dirName reads a diropargs3: a directory's handle and a name in it.
 func (d *decoder) dirName() (h []byte, name string) {
 	h = d.opaque(maxHandle)
@@ -152,11 +159,15 @@ func (s *Server) gone(n *node) bool {
 // newFile makes a file with a new stream; names is held. The stream comes
 // first: a crash in between leaves a stream without a name and without bytes.
 func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, status) {
+	path := dir.path(arg.name)
+	if len(path) > maxStreamName {
+		return nil, statusNameTooLong
+	}
 	stream, err := vault.NewStreamID(s.cfg.Random)
 	if err != nil {
 		return nil, s.passing(c, err)
 	}
-	info := vault.StreamInfo{ID: stream, Source: dir.tree.name, Name: dir.path(dir, arg.name)}
+	info := vault.StreamInfo{ID: stream, Source: dir.tree.name, Name: path}
 	if err := s.cfg.Sink.AddStream(c.work(), info); err != nil {
 		return nil, s.passing(c, err)
 	}
@@ -183,6 +194,12 @@ func (s *Server) newMeta(c *call, dir *node, kind, mode uint32, name string, sa 
 
 // addNode makes a node durable and visible, with its directory's new time.
 func (s *Server) addNode(c *call, dir *node, m meta, w *wcc) (*node, status) {
+	s.mu.RLock()
+	full := len(s.nodes) >= maxNodes
+	s.mu.RUnlock()
+	if full {
+		return nil, statusNoSpc
+	}
 	n, err := s.newNode(dir.tree, m)
 	if err != nil {
 		return nil, s.passing(c, err)

@@ -40,7 +40,8 @@
 // # Limits
 //
 // One record is at most 1 MiB + 8 KiB; a WRITE carries at most 1 MiB. Names
-// have at most 255 bytes. There are no links, devices or locks: clients mount
+// have at most 255 bytes, paths below a root 4096. A file ends before 2^53. At
+// most 2^20 files are known at one time, removed ones included. There are no links, devices or locks: clients mount
 // with vers=3,proto=tcp,port=P,mountport=P,nolock,hard.
 package nfsgw
 

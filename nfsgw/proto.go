@@ -45,6 +45,7 @@ const (
 	statusIsDir       status = 21
 	statusInval       status = 22
 	statusFBig        status = 27
+	statusNoSpc       status = 28
 	statusNameTooLong status = 63
 	statusNotEmpty    status = 66
 	statusStale       status = 70
@@ -111,7 +112,7 @@ const (
 	accessExecute = 0x20
 
 	maxName     = 255
-	maxPath     = 1024
+	maxPath     = 1024 // of an export path, and of a name before it is judged
 	maxHandle   = 64
 	maxWrite    = 1 << 20
 	maxRead     = 256 << 10

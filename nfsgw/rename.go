@@ -164,7 +164,11 @@ func (n *node) contains(d *node) bool {
 // the files below a renamed directory the archive keeps the old paths.
 func (s *Server) move(c *call, n, target, from, to *node, name string, fw, tw *wcc) status {
 	if n.kind == typeFile && !strings.HasPrefix(name, silly) {
-		if err := s.cfg.Sink.RenameStream(c.work(), n.stream, to.path(to, name)); err != nil {
+		path := to.path(name)
+		if len(path) > maxStreamName {
+			return statusNameTooLong
+		}
+		if err := s.cfg.Sink.RenameStream(c.work(), n.stream, path); err != nil {
 			return s.passing(c, err)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 // Serve accepts connections from l until ctx is done, then finishes the calls
 // that run, stores the file times and returns nil. If the Sink fails for good
 // it closes everything, answers nothing and returns the Sink's error. It
-// closes l. It owns all goroutines it starts; they have ended on return.
+// closes l. It owns all goroutines it starts; they have ended on return. A
+// Server serves once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

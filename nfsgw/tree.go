@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,13 +103,15 @@ func (n *node) parentNode() *node {
 	return n.up
 }
 
-// path returns the file's path below its root, for the archive; names is held.
-func (n *node) path(dir *node, name string) []byte {
-	p := []byte(name)
-	for d := dir; d.parent != 0; d = d.up {
-		p = append([]byte(d.name+"/"), p...)
+// path returns the path below the root of a name in directory d, for the
+// archive; names is held.
+func (d *node) path(name string) []byte {
+	elems := []string{name}
+	for ; d.parent != 0; d = d.up {
+		elems = append(elems, d.name)
 	}
-	return p
+	slices.Reverse(elems)
+	return []byte(strings.Join(elems, "/"))
 }
 
 // change is an edit of one node's durable state. edit runs twice, on a copy to
