@@ -69,26 +69,25 @@ type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { return c.t }
 
-// memConfig makes a record "state" and a vault "vault" on one disk in memory.
-func memConfig(t testing.TB, disk vfs.FS) ledger.Config {
+// prepare makes an empty state directory and an empty vault.
+func prepare(t testing.TB, state, nas vfs.FS) {
 	t.Helper()
-	if err := vfs.MkdirAll(disk, "state", 0o700); err != nil {
+	if err := vfs.MkdirAll(state, "state", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dir.Create(disk, "vault"); err != nil {
+	if _, err := dir.Create(nas, "vault"); err != nil {
 		t.Fatal(err)
 	}
-	return openConfig(t, disk)
 }
 
-// openConfig is memConfig for a disk that has been used.
-func openConfig(t testing.TB, disk vfs.FS) ledger.Config {
+// openConfigOn opens both stores anew, as after a restart.
+func openConfigOn(t testing.TB, state, nas vfs.FS) ledger.Config {
 	t.Helper()
-	record, err := dir.At(disk, "state")
+	record, err := dir.At(state, "state")
 	if err != nil {
 		t.Fatal(err)
 	}
-	copied, err := dir.Open(disk, "vault")
+	copied, err := dir.Open(nas, "vault")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +95,13 @@ func openConfig(t testing.TB, disk vfs.FS) ledger.Config {
 		Prefix: vault.LedgerPrefix, Origin: testOrigin, SignerKey: testKey(t).skey,
 		Record: record, Copy: copied, Now: time.Now,
 	}
+}
+
+// memConfig makes a record and a vault on one disk.
+func memConfig(t testing.TB, disk vfs.FS) ledger.Config {
+	t.Helper()
+	prepare(t, disk, disk)
+	return openConfigOn(t, disk, disk)
 }
 
 // newLog creates a ledger in memory.

@@ -34,30 +34,8 @@ func wantError(t *testing.T, what string, err, target error) {
 func splitConfig(t *testing.T) (cfg ledger.Config, state, nas *vfs.Mem) {
 	t.Helper()
 	state, nas = vfs.NewMem(), vfs.NewMem()
-	if err := vfs.MkdirAll(state, "state", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := dir.Create(nas, "vault"); err != nil {
-		t.Fatal(err)
-	}
-	return reopen(t, state, nas), state, nas
-}
-
-// reopen opens both stores anew, as after a restart.
-func reopen(t *testing.T, state, nas vfs.FS) ledger.Config {
-	t.Helper()
-	record, err := dir.At(state, "state")
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied, err := dir.Open(nas, "vault")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ledger.Config{
-		Prefix: vault.LedgerPrefix, Origin: testOrigin, SignerKey: testKey(t).skey,
-		Record: record, Copy: copied, Now: time.Now,
-	}
+	prepare(t, state, nas)
+	return openConfigOn(t, state, nas), state, nas
 }
 
 // backup returns the disk as a power cut now would leave it: everything the
@@ -228,18 +206,18 @@ func TestRolledBackState(t *testing.T) {
 	}
 	grow(t, l, 300)
 	old := backup(state)
-	clone, err := ledger.Open(ctx, reopen(t, old, nas))
+	clone, err := ledger.Open(ctx, openConfigOn(t, old, nas))
 	if err != nil {
 		t.Fatalf("opening an equal state: %v", err)
 	}
 	grow(t, l, 20)
 	_, err = clone.Append(ctx, testEntry("clone"))
 	wantError(t, "the clone's next batch", err, ledger.ErrBehind)
-	_, err = ledger.Open(ctx, reopen(t, old, nas))
+	_, err = ledger.Open(ctx, openConfigOn(t, old, nas))
 	wantError(t, "opening the old state", err, ledger.ErrBehind)
 
 	// Without its vault the old state grows by itself; then it is a fork.
-	alone := reopen(t, old, nas)
+	alone := openConfigOn(t, old, nas)
 	alone.Copy = nil
 	fork, err := ledger.Open(ctx, alone)
 	if err != nil {
@@ -251,7 +229,7 @@ func TestRolledBackState(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, err = ledger.Open(ctx, reopen(t, old, nas))
+		_, err = ledger.Open(ctx, openConfigOn(t, old, nas))
 		wantError(t, "opening a fork", err, ledger.ErrForked)
 	}
 	grow(t, l, 1)
@@ -275,7 +253,7 @@ func TestVaultRolledBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	grow(t, l, 7)
-	again := reopen(t, state, snapshot)
+	again := openConfigOn(t, state, snapshot)
 	if _, err := ledger.Open(ctx, again); err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +276,7 @@ func TestEmptiedVault(t *testing.T) {
 	if _, err := dir.Create(empty, "vault"); err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := reopen(t, state, empty)
+	elsewhere := openConfigOn(t, state, empty)
 	_, err = ledger.Open(ctx, elsewhere)
 	wantError(t, "an empty vault for a full record", err, ledger.ErrNoLedger)
 	if n := names(t, elsewhere.Copy); len(n) > 0 {
@@ -323,7 +301,7 @@ func TestVaultAway(t *testing.T) {
 		}
 		return nil
 	})
-	if l, err = ledger.Open(ctx, reopen(t, state, faulty)); err != nil {
+	if l, err = ledger.Open(ctx, openConfigOn(t, state, faulty)); err != nil {
 		t.Fatal(err)
 	}
 	broken = func(vfs.Op) bool { return true }
