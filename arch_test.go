@@ -48,6 +48,7 @@ var arrows = map[string][]string{
 	"fixtures/nfstest":             {},
 	"fixtures/nfs-guest/guesttool": {},
 	"fixtures/cmd/bench":           {"fixtures/loggen"},
+	"fixtures/cmd/crash":           {"fixtures/nfstest"},
 	"fixtures/cmd/loggen":          {"fixtures/loggen"},
 	"fixtures/testvault": {"internal/vfs", "ledger", "ledger/entry", "retention/policy", "seal", "seal/pgp", "seal/segment",
 		"vault", "vault/dir"},

@@ -3,7 +3,6 @@ package vault
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -100,6 +99,3 @@ func ReadMarker(ctx context.Context, r Reader) (Marker, Hash, error) {
 	}
 	return m, HashOf(data), nil
 }
-
-// IDString returns the vault id as 32 lower-case hex digits.
-func (m Marker) IDString() string { return hex.EncodeToString(m.ID[:]) }
