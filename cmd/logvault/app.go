@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"time"
@@ -156,7 +157,11 @@ func (a *app) configFile(c *cli.Context) (file string, named bool) {
 // loadConfig loads the configuration in force.
 func (a *app) loadConfig(c *cli.Context) (*config.Config, error) {
 	file, _ := a.configFile(c)
-	return config.Load(a.fs, file)
+	cfg, err := config.Load(a.fs, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &codedError{codeNoVault, "`logvault init` makes the state and its configuration; name it with --config or LOGVAULT_CONFIG", err}
+	}
+	return cfg, err
 }
 
 // logger writes the operational log to standard error.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -200,9 +202,9 @@ func writeState(o InitOptions, p paths, res *InitResult, trust *ledger.Trust, te
 const policyKey = "gateway/policy"
 
 // policyEntry is what the ledger says of a configuration: what it decides
-// about retention and access, not where things are.
+// about retention and access, not where things are, in one order.
 func policyEntry(c *config.Config, head entry.Header) (*entry.Policy, error) {
-	e := &entry.Policy{Header: head, Auditors: c.Auditors}
+	e := &entry.Policy{Header: head, Auditors: slices.Sorted(slices.Values(c.Auditors))}
 	classes, err := c.Policies()
 	if err != nil {
 		return nil, err
@@ -214,6 +216,8 @@ func policyEntry(c *config.Config, head entry.Header) (*entry.Policy, error) {
 	for _, s := range c.Sources {
 		e.Sources = append(e.Sources, entry.PolicySource{Name: vault.Source(s.Name), Class: vault.Class(s.Class)})
 	}
+	slices.SortFunc(e.Classes, func(a, b entry.PolicyClass) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(e.Sources, func(a, b entry.PolicySource) int { return cmp.Compare(a.Name, b.Name) })
 	return e, nil
 }
 
