@@ -97,9 +97,14 @@ func (m *machine) config(t testing.TB) ledger.Config {
 	return cfg
 }
 
-// cut is the power cut: the state disk keeps what was synced and a random part
-// of the rest. The NAS is cut with it or goes on, and then keeps everything.
+// cut ends the process. Once in three times it is killed and nothing else
+// happens: what it renamed is seen, synced or not. Else it is a power cut: the
+// state disk keeps what was synced and a random part of the rest; the NAS is cut
+// with it or goes on, and then keeps everything.
 func (m *machine) cut(rng *rand.Rand) {
+	if rng.IntN(3) == 0 {
+		return
+	}
 	m.state = m.state.CrashClone(rng)
 	if rng.IntN(2) == 0 {
 		m.nas = m.nas.CrashClone(rng)
@@ -131,7 +136,7 @@ func crashOnce(t *testing.T, rng *rand.Rand) error {
 	}
 	var m model
 	for range 6 {
-		disk.left = rng.IntN(150)
+		disk.left = rng.IntN(1 + rng.IntN(150))
 		cfg := disk.config(t)
 		cfg.Now = now.now
 		if l, err := ledger.Open(ctx, cfg); err == nil {
@@ -192,10 +197,11 @@ func appendUntilDead(l *ledger.Log, m *model, rng *rand.Rand, now *clock) error 
 	}
 }
 
-// faultStore fails one write operation of a store, before or after it is done.
+// faultStore fails write operations of a store, before or after they are done.
 type faultStore struct {
 	ledger.Store
-	at     int // number of the operation that fails, from 0
+	at     int // operations that go well first
+	more   int // operations that fail, but one
 	stored bool
 	hit    bool
 }
@@ -204,7 +210,7 @@ var errFault = errors.New("input/output error")
 
 func (s *faultStore) do(f func() error) error {
 	s.at--
-	if s.at != -1 {
+	if s.at >= 0 || s.at < -1-s.more {
 		return f()
 	}
 	s.hit = true
@@ -320,37 +326,88 @@ func faultOnce(t *testing.T, size, batch int, side string, at int, stored bool) 
 	return store.hit, audited(t, cfg)
 }
 
-// TestFaultsTwice fails at the same size again, in recovery too.
-func TestFaultsTwice(t *testing.T) {
+// TestFaultsInRow fails an append and then the recovery from it.
+func TestFaultsInRow(t *testing.T) {
 	for at := range 12 {
-		for again := range 12 {
-			l, cfg := newLog(t)
-			grow(t, l, 300)
-			store := &faultStore{Store: cfg.Record, at: 1 << 30, stored: at%2 == 0}
+		for more := range 12 {
+			_, cfg := newLog(t)
+			store := &faultStore{Store: cfg.Record, at: 1 << 30, more: more, stored: at%2 == 0}
 			faulty := cfg
 			faulty.Record = store
 			l, err := ledger.Open(ctx, faulty)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := &model{acked: testEntries(0, 300)}
-			store.at = at
-			_, _ = l.Append(ctx, m.batch(400)...) // whatever it says
-			store.at = again
-			_ = l.Recover(ctx)
-			store.at = 1 << 30
-			if err := l.Recover(ctx); err != nil {
-				t.Fatalf("operations %d and %d: recovering: %v", at, again, err)
+			var m model
+			if _, err := l.Append(ctx, m.batch(300)...); err != nil {
+				t.Fatal(err)
 			}
 			if err := m.settle(l.Tree()); err != nil {
-				t.Fatalf("operations %d and %d: %v", at, again, err)
+				t.Fatal(err)
+			}
+			store.at = at
+			if _, err := l.Append(ctx, m.batch(400)...); err != nil && !errors.Is(err, errFault) {
+				t.Fatalf("operations %d+%d: %v", at, more, err)
+			}
+			store.at = 1 << 30
+			if err := l.Recover(ctx); err != nil {
+				t.Fatalf("operations %d+%d: recovering: %v", at, more, err)
+			}
+			if err := m.settle(l.Tree()); err != nil {
+				t.Fatalf("operations %d+%d: %v", at, more, err)
 			}
 			if _, err := l.Append(ctx, m.batch(1)...); err != nil {
 				t.Fatal(err)
 			}
 			if err := audited(t, cfg); err != nil {
-				t.Fatalf("operations %d and %d: %v", at, again, err)
+				t.Fatalf("operations %d+%d: %v", at, more, err)
 			}
 		}
+	}
+}
+
+// TestFaultThenAnotherWriter: recovery takes over what this writer signed and
+// nothing else.
+func TestFaultThenAnotherWriter(t *testing.T) {
+	_, cfg := newLog(t)
+	store := &faultStore{Store: cfg.Record, at: 1 << 30, more: 100}
+	faulty := cfg
+	faulty.Record = store
+	l, err := ledger.Open(ctx, faulty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.at = 0
+	if _, err := l.Append(ctx, testEntry("lost")); !errors.Is(err, errFault) {
+		t.Fatalf("error %v, expected the fault", err)
+	}
+	store.at = 1 << 30
+	other, err := ledger.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grow(t, other, 1)
+	wantError(t, "recovering", l.Recover(ctx), ledger.ErrStopped)
+}
+
+// TestForeignTail: a full bundle beyond the vault's checkpoint, which the
+// record knows nothing of, makes room; one that is covered never does.
+func TestForeignTail(t *testing.T) {
+	l, cfg := newLog(t)
+	grow(t, l, 100)
+	for _, name := range []string{vault.BundleName(vault.LedgerPrefix, 0, 256), vault.TileName(vault.LedgerPrefix, 0, 0, 256)} {
+		if err := cfg.Copy.Put(ctx, name, 4, bytes.NewReader([]byte("tail"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grow(t, l, 200)
+	if err := audited(t, cfg); err != nil {
+		t.Error(err)
+	}
+	if err := cfg.Copy.RemoveTail(ctx, vault.BundleName(vault.LedgerPrefix, 0, 256)); err == nil {
+		t.Error("a bundle that the checkpoint covers was removed")
+	}
+	if err := audited(t, cfg); err != nil {
+		t.Error(err)
 	}
 }
