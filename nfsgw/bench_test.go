@@ -2,13 +2,18 @@ package nfsgw_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"logvault/fixtures/nfstest"
+	"logvault/ingest"
+	"logvault/internal/vfs"
+	"logvault/nfsgw"
 	"logvault/vault"
 )
 
@@ -24,8 +29,8 @@ func (discard) ReadAt(_ context.Context, _ vault.StreamID, _ int64, p []byte, _ 
 	return len(p), io.EOF
 }
 
-func benchWrites(b *testing.B, size, depth int, how bool) {
-	g := start(b, testConfig(discard{newMemSink()}))
+func benchWrites(b *testing.B, sink nfsgw.Sink, size, depth int, how bool) {
+	g := start(b, testConfig(sink))
 	c := g.dial(nfstest.Options{Depth: depth})
 	root, err := c.Mount("/")
 	if err != nil {
@@ -50,11 +55,11 @@ func benchWrites(b *testing.B, size, depth int, how bool) {
 	}
 }
 
-func BenchmarkWrite1M(b *testing.B) { benchWrites(b, 1<<20, 16, true) }
+func BenchmarkWrite1M(b *testing.B) { benchWrites(b, discard{newMemSink()}, 1<<20, 16, true) }
 
 func BenchmarkWrite200(b *testing.B) {
 	for _, depth := range []int{1, 32} {
-		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) { benchWrites(b, 200, depth, true) })
+		b.Run(fmt.Sprintf("depth=%d", depth), func(b *testing.B) { benchWrites(b, discard{newMemSink()}, 200, depth, true) })
 	}
 }
 
@@ -79,4 +84,30 @@ func BenchmarkGetattr(b *testing.B) {
 		})
 	}
 	wg.Wait()
+}
+
+// BenchmarkSpool is the whole data path: encrypted, on the disk of TMPDIR,
+// each FILE_SYNC answer after a sync, without a sealer.
+func BenchmarkSpool(b *testing.B) {
+	for _, bc := range []struct {
+		name        string
+		size, depth int
+		sync        bool
+	}{{"1MiB,unstable,depth=16", 1 << 20, 16, false}, {"200B,sync,depth=1", 200, 1, true}, {"200B,sync,depth=32", 200, 32, true}} {
+		b.Run(bc.name, func(b *testing.B) {
+			dir, begin := b.TempDir(), time.Now()
+			cfg := ingest.SpoolConfig{
+				FS: vfs.OS, Dir: dir + "/spool", KeyDir: dir + "/keys", Random: rand.Reader, Now: time.Now,
+				Boot: func() time.Duration { return time.Since(begin) }, Log: testConfig(nil).Log,
+			}
+			if err := ingest.CreateSpool(b.Context(), cfg); err != nil {
+				b.Fatal(err)
+			}
+			spool, err := ingest.OpenSpool(b.Context(), cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			benchWrites(b, spool, bc.size, bc.depth, bc.sync)
+		})
+	}
 }
