@@ -26,13 +26,13 @@ var (
 )
 
 var (
-	ctx  = context.Background()
-	day  = vault.Day{Year: 2026, Month: time.November, Day: 21}
-	hash = vault.HashOf([]byte("an object"))
+	ctx     = context.Background()
+	testDay = vault.Day{Year: 2026, Month: time.November, Day: 21}
+	hash    = vault.HashOf([]byte("an object"))
 
-	segment    = vault.SegmentName(day, hash, vault.Gzip)
-	index      = vault.IndexName(day, hash)
-	wrap       = vault.WrapName(day, "technical", hash, hash)
+	segment    = vault.SegmentName(testDay, hash, vault.Gzip)
+	index      = vault.IndexName(testDay, hash)
+	wrap       = vault.WrapName(testDay, "technical", hash, hash)
 	checkpoint = vault.CheckpointName(vault.LedgerPrefix)
 	tile       = vault.TileName(vault.LedgerPrefix, 0, 1234, vault.TileWidth)
 	partial    = vault.TileName(vault.LedgerPrefix, 0, 1234, 5)

@@ -144,7 +144,7 @@ func TestPutConcurrent(t *testing.T) {
 		})
 		wg.Go(func() {
 			h := vault.HashOf([]byte{byte(i)})
-			if err := put(s, vault.WrapName(day, "technical", h, h), "wrap"); err != nil {
+			if err := put(s, vault.WrapName(testDay, "technical", h, h), "wrap"); err != nil {
 				t.Error(err)
 			}
 		})
