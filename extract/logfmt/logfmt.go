@@ -217,8 +217,11 @@ func splitClient(client []byte) (addr, port []byte) {
 func hostOf(method, url []byte) []byte {
 	authority := url
 	if string(method) != "CONNECT" {
-		i := bytes.IndexByte(url, ':')
-		if i <= 0 || len(url) < i+3 || url[i+1] != '/' || url[i+2] != '/' {
+		i := 0
+		for i < len(url) && url[i] != ':' && url[i] != '/' {
+			i++
+		}
+		if i == 0 || len(url) < i+3 || url[i+1] != '/' || url[i+2] != '/' {
 			return nil
 		}
 		for _, c := range url[:i] {
@@ -228,39 +231,44 @@ func hostOf(method, url []byte) []byte {
 		}
 		authority = url[i+3:]
 	}
-	for i, c := range authority {
-		if c == '/' || c == '?' || c == '#' {
-			authority = authority[:i]
-			break
-		}
-	}
-	if at := bytes.LastIndexByte(authority, '@'); at >= 0 {
-		authority = authority[at+1:]
-	}
-	return stripPort(authority, string(method) == "CONNECT")
+	return hostPart(authority, string(method) == "CONNECT")
 }
 
-// stripPort takes the brackets and the port off an authority. A CONNECT target
-// must have a port: "CONNECT error:…" of a broken request is no host.
-func stripPort(authority []byte, needPort bool) []byte {
-	if len(authority) > 0 && authority[0] == '[' {
-		end := bytes.IndexByte(authority, ']')
-		if end < 2 {
+// hostPart takes what follows the authority, the user info, the port and the
+// brackets off. A CONNECT target must have a port: "CONNECT error:…" of a broken
+// request is no host. It is one pass, because it runs for every line sealed.
+func hostPart(authority []byte, needPort bool) []byte {
+	start, colon, end := 0, -1, len(authority)
+scan:
+	for i, c := range authority {
+		switch c {
+		case ':':
+			colon = i
+		case '@':
+			start, colon = i+1, -1
+		case '/', '?', '#':
+			end = i
+			break scan
+		}
+	}
+	host := authority[start:end]
+	if len(host) > 0 && host[0] == '[' {
+		closing := bytes.IndexByte(host, ']')
+		if closing < 2 {
 			return nil
 		}
-		return authority[1:end]
+		return host[1:closing]
 	}
-	i := bytes.LastIndexByte(authority, ':')
-	if i < 0 {
-		if needPort {
+	if colon >= 0 {
+		port := authority[colon+1 : end]
+		if len(port) > 0 && !isNumber(port) || needPort && len(port) == 0 {
 			return nil
 		}
-		return present(authority)
-	}
-	if port := authority[i+1:]; len(port) > 0 && !isNumber(port) || needPort && len(port) == 0 {
+		host = authority[start:colon]
+	} else if needPort {
 		return nil
 	}
-	return present(authority[:i])
+	return present(host)
 }
 
 func isSchemeByte(c byte) bool {

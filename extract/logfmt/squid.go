@@ -51,7 +51,10 @@ func parseSquid(line []byte, out *Fields) bool {
 // hierarchy code and a MIME type come next.
 func squidURL(rest []byte) (url, user []byte, ok bool) {
 	rest = trimSpaces(rest)
-	urlEnd := fieldEnd(rest, 0)
+	urlEnd := bytes.IndexByte(rest, ' ') // the one long field
+	if urlEnd < 0 {
+		return nil, nil, false
+	}
 	for {
 		userStart := skipSpaces(rest, urlEnd)
 		userEnd := fieldEnd(rest, userStart)
@@ -118,7 +121,7 @@ func skipSpaces(b []byte, i int) int {
 }
 
 // fieldEnd returns the index of the first space at or after i. Fields are short:
-// a plain loop beats the set-up of a vectorised search.
+// on real lines a plain loop and a vectorised search measured the same.
 func fieldEnd(b []byte, i int) int {
 	for i < len(b) && b[i] != ' ' {
 		i++

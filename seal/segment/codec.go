@@ -1,0 +1,275 @@
+package segment
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"logvault/seal/pgp"
+	"logvault/vault"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// compressor makes whole members. Not for concurrent use.
+type compressor interface {
+	// compress appends the member of text to dst, also when it fails.
+	compress(dst, text []byte) ([]byte, error)
+}
+
+func newCompressor(c vault.Codec, level int) (compressor, error) {
+	switch {
+	case c == vault.Gzip && level >= gzip.NoCompression && level <= gzip.BestCompression:
+		w, err := gzip.NewWriterLevel(io.Discard, level)
+		if err != nil {
+			return nil, err
+		}
+		return &gzipCompressor{w: w}, nil
+	case c == vault.Zstd && level >= 1 && level <= 22:
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+			zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(MemberSize))
+		if err != nil {
+			return nil, err
+		}
+		return zstdCompressor{w}, nil
+	}
+	return nil, fmt.Errorf("codec %q, level %d: expected gz with 0 to 9 or zst with 1 to 22", string(c), level)
+}
+
+type gzipCompressor struct {
+	w   *gzip.Writer
+	out []byte
+}
+
+func (g *gzipCompressor) Write(p []byte) (int, error) {
+	g.out = append(g.out, p...)
+	return len(p), nil
+}
+
+func (g *gzipCompressor) compress(dst, text []byte) ([]byte, error) {
+	g.out = dst
+	g.w.Reset(g)
+	_, err := g.w.Write(text)
+	if err == nil {
+		err = g.w.Close()
+	}
+	return g.out, err
+}
+
+type zstdCompressor struct{ w *zstd.Encoder }
+
+func (z zstdCompressor) compress(dst, text []byte) ([]byte, error) {
+	return z.w.EncodeAll(text, dst), nil
+}
+
+// decompressor returns a reader of the concatenated members in r. Close frees
+// it; r stays open. window is the most memory that a zstd frame may ask for.
+func decompressor(r io.Reader, c vault.Codec, window uint64) (io.ReadCloser, error) {
+	switch c {
+	case vault.Gzip:
+		return gzip.NewReader(r)
+	case vault.Zstd:
+		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	}
+	return nil, fmt.Errorf("codec %q: expected gz or zst", string(c))
+}
+
+// Decode writes the raw text of a segment to w and returns its length. The text
+// goes out before the end of the message has been checked: compare the object's
+// hash with the ledger first. Any damage gives an error, at the latest at the end.
+func Decode(w io.Writer, r io.Reader, s *pgp.Secret, c vault.Codec) (int64, error) {
+	sealed, err := s.Decrypt(r)
+	if err != nil {
+		return 0, fmt.Errorf("segment: %w", err)
+	}
+	text, err := decompressor(sealed, c, MemberSize)
+	if err != nil {
+		return 0, fmt.Errorf("segment: %w", err)
+	}
+	defer text.Close() // frees memory; the stream's errors come from Read
+	n, err := io.Copy(w, io.LimitReader(text, MaxRaw+1))
+	if err != nil {
+		return n, fmt.Errorf("segment: %w", err)
+	}
+	if n > MaxRaw {
+		return n, fmt.Errorf("segment: %w", corrupt("text of more than %d bytes", MaxRaw))
+	}
+	// A decompressor may stop at the last member's end without asking for more.
+	if extra, err := io.Copy(io.Discard, sealed); err != nil {
+		return n, fmt.Errorf("segment: %w", err)
+	} else if extra > 0 {
+		return n, fmt.Errorf("segment: %w", corrupt("%d bytes after the last member", extra))
+	}
+	return n, nil
+}
+
+// DecodeMembers decompresses the given members of a segment, which must be in
+// ascending order, and calls fn with the text of each, valid until fn returns.
+// The whole message is decrypted and its end checked, but only these members
+// are decompressed. What Decode says of unchecked text holds here too.
+func DecodeMembers(r io.Reader, s *pgp.Secret, c vault.Codec, ix *Index, members []int, fn func(member int, raw []byte) error) error {
+	if c != ix.Codec {
+		return fmt.Errorf("segment: codec %q, its index says %q", string(c), string(ix.Codec))
+	}
+	sealed, err := s.Decrypt(r)
+	if err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	var position int64
+	buf := make([]byte, 0, MemberSize)
+	for n, i := range members {
+		if i < 0 || i >= len(ix.Members) || n > 0 && i <= members[n-1] {
+			return fmt.Errorf("segment: member %d at place %d: expected ascending numbers below %d", i, n, len(ix.Members))
+		}
+		m := &ix.Members[i]
+		if err := discard(sealed, m.Offset-position); err != nil {
+			return fmt.Errorf("segment: before member %d: %w", i, err)
+		}
+		if err := decodeMember(buf[:m.RawSize], io.LimitReader(sealed, m.Size), c); err != nil {
+			return fmt.Errorf("segment: member %d: %w", i, err)
+		}
+		position = m.Offset + m.Size
+		if err := fn(i, buf[:m.RawSize]); err != nil {
+			return err
+		}
+	}
+	last := &ix.Members[len(ix.Members)-1]
+	if err := discard(sealed, last.Offset+last.Size-position); err != nil {
+		return fmt.Errorf("segment: after member %d: %w", len(ix.Members)-1, err)
+	}
+	if extra, err := io.Copy(io.Discard, sealed); err != nil {
+		return fmt.Errorf("segment: %w", err)
+	} else if extra > 0 {
+		return fmt.Errorf("segment: %w", corrupt("%d bytes after the last member", extra))
+	}
+	return nil
+}
+
+func discard(r io.Reader, n int64) error {
+	got, err := io.CopyN(io.Discard, r, n)
+	if err == io.EOF {
+		return corrupt("ends %d bytes early", n-got)
+	}
+	return err
+}
+
+// decodeMember fills dst with a member's text, which must be exactly that long
+// and use the whole of r.
+func decodeMember(dst []byte, r io.Reader, c vault.Codec) error {
+	text, err := decompressor(r, c, MemberSize)
+	if err != nil {
+		return err
+	}
+	defer text.Close() // frees memory; the stream's errors come from Read
+	if _, err := io.ReadFull(text, dst); err != nil {
+		if err == io.ErrUnexpectedEOF || err == io.EOF {
+			return corrupt("text shorter than %d bytes", len(dst))
+		}
+		return err
+	}
+	var one [1]byte
+	if n, err := io.ReadFull(text, one[:]); n > 0 {
+		return corrupt("text longer than %d bytes", len(dst))
+	} else if err != io.EOF {
+		return err
+	}
+	if extra, err := io.Copy(io.Discard, r); err != nil || extra > 0 {
+		return corrupt("%d bytes behind the member: %v", extra, err)
+	}
+	return nil
+}
+
+// DecodeLines calls fn for every line that lies wholly in the given ascending
+// members, with the member that it starts in, its number and its text, valid
+// until fn returns. Because the index lists a token under each member that its
+// line touches, the members of a lookup always give its lines whole.
+func DecodeLines(r io.Reader, s *pgp.Secret, c vault.Codec, ix *Index, members []int, fn func(member int, line int64, text []byte) error) error {
+	var open []byte // the start of a line that goes on in the next member
+	openIn, previous := 0, -1
+	return DecodeMembers(r, s, c, ix, members, func(i int, raw []byte) error {
+		m := &ix.Members[i]
+		line := m.FirstLine
+		if i != previous+1 {
+			open = open[:0]
+		}
+		previous = i
+		if m.Lead > 0 && len(open) == 0 { // its start is in a member that was not asked for
+			raw = raw[m.Lead:]
+			line++
+		}
+		for len(raw) > 0 {
+			text := raw[:lineLength(raw)]
+			raw = raw[len(text):]
+			if text[len(text)-1] != '\n' && i < len(ix.Members)-1 {
+				if len(open) == 0 {
+					openIn = i
+				}
+				open = append(open, text...)
+				return nil
+			}
+			start := i
+			if len(open) > 0 {
+				open = append(open, text...)
+				text, start = open, openIn
+			}
+			if err := fn(start, line, text); err != nil {
+				return err
+			}
+			open = open[:0]
+			line++
+		}
+		return nil
+	})
+}
+
+// plainWindow is the most window memory that OpenPlain grants a zstd file: as
+// much as `zstd --ultra -21`, half of what `zstd --long` uses.
+const plainWindow = 64 << 20
+
+// OpenPlain returns the text of a log file that is plain, .gz or .zst, told
+// apart by the first bytes and not by its name, which only serves in errors.
+// Close frees the decompressor; r stays open.
+func OpenPlain(r io.Reader, name string) (io.ReadCloser, error) {
+	buffered := bufio.NewReaderSize(r, 256<<10)
+	magic, err := buffered.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	var text io.ReadCloser
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		text, err = decompressor(buffered, vault.Gzip, 0)
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		text, err = decompressor(buffered, vault.Zstd, plainWindow)
+	default:
+		return io.NopCloser(buffered), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &namedReader{text, name}, nil
+}
+
+// namedReader adds a file's name to errors.
+type namedReader struct {
+	io.ReadCloser
+	name string
+}
+
+func (n *namedReader) Read(p []byte) (int, error) {
+	k, err := n.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+			err = fmt.Errorf("needs a window of more than %d MiB; decompress it first with zstd -d --long=31: %w", plainWindow>>20, err)
+		}
+		err = fmt.Errorf("%s: %w", n.name, err)
+	}
+	return k, err
+}

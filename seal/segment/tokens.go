@@ -1,0 +1,142 @@
+package segment
+
+import (
+	"bytes"
+	"cmp"
+	"hash/maphash"
+	"slices"
+
+	"logvault/extract/logfmt"
+)
+
+// tokenTable collects distinct tokens and the members that hold them. It is an
+// open hash table over one arena, kept between segments, so that a line that
+// brings no new token allocates nothing. Not for concurrent use.
+type tokenTable struct {
+	seed    maphash.Seed
+	slots   []slot // a power of two long
+	entries []tokenEntry
+	arena   []byte
+}
+
+// slot repeats the hash, so that other tokens are passed over without a look at
+// their entries.
+type slot struct {
+	hash  uint32
+	entry uint32 // 0 = free, else 1 + index
+}
+
+type tokenEntry struct {
+	start   uint32 // in the arena
+	size    uint16
+	kind    logfmt.TokenKind
+	hash    uint32
+	members uint64
+}
+
+const initialSlots = 1 << 14
+
+func newTokenTable() *tokenTable {
+	return &tokenTable{seed: maphash.MakeSeed(), slots: make([]slot, initialSlots)}
+}
+
+// reset empties the table and keeps its memory.
+func (t *tokenTable) reset() {
+	clear(t.slots)
+	t.entries, t.arena = t.entries[:0], t.arena[:0]
+}
+
+// add notes that the members hold a value of kind k.
+func (t *tokenTable) add(k logfmt.TokenKind, value []byte, members uint64) {
+	start := len(t.arena)
+	t.arena = appendToken(t.arena, k, value)
+	token := t.arena[start:]
+	hash := uint32(maphash.Bytes(t.seed, token)) ^ uint32(k)*0x9e3779b9
+	mask := uint32(len(t.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		at := t.slots[i]
+		if at.entry == 0 {
+			t.entries = append(t.entries, tokenEntry{uint32(start), uint16(len(token)), k, hash, members})
+			t.slots[i] = slot{hash, uint32(len(t.entries))}
+			break
+		}
+		if at.hash != hash {
+			continue
+		}
+		if e := &t.entries[at.entry-1]; e.kind == k && bytes.Equal(t.token(e), token) {
+			e.members |= members
+			t.arena = t.arena[:start]
+			return
+		}
+	}
+	if 2*len(t.entries) > len(t.slots) {
+		t.grow()
+	}
+}
+
+// appendToken appends the indexed spelling of a value, cut to maxToken bytes.
+func appendToken(dst []byte, k logfmt.TokenKind, value []byte) []byte {
+	start := len(dst)
+	dst = logfmt.AppendToken(dst, k, value)
+	return dst[:min(len(dst), start+maxToken)]
+}
+
+func (t *tokenTable) token(e *tokenEntry) []byte {
+	return t.arena[e.start : e.start+uint32(e.size)]
+}
+
+// grow doubles the table, which is then at most a quarter full.
+func (t *tokenTable) grow() {
+	t.slots = make([]slot, 2*len(t.slots))
+	mask := uint32(len(t.slots) - 1)
+	for n := range t.entries {
+		hash := t.entries[n].hash
+		i := hash & mask
+		for t.slots[i].entry != 0 {
+			i = (i + 1) & mask
+		}
+		t.slots[i] = slot{hash, uint32(n + 1)}
+	}
+}
+
+// sort orders the entries by kind and token. The table takes no more after it.
+func (t *tokenTable) sort() {
+	slices.SortFunc(t.entries, func(a, b tokenEntry) int {
+		if c := cmp.Compare(a.kind, b.kind); c != 0 {
+			return c
+		}
+		return bytes.Compare(t.token(&a), t.token(&b))
+	})
+}
+
+// mergeTokens calls fn for each distinct token of sorted tables, in order.
+func mergeTokens(tables []*tokenTable, fn func(k logfmt.TokenKind, token []byte, members uint64)) {
+	next := make([]int, len(tables))
+	for {
+		var kind logfmt.TokenKind
+		var least []byte
+		for i, t := range tables {
+			if next[i] == len(t.entries) {
+				continue
+			}
+			e := &t.entries[next[i]]
+			if kind == 0 || e.kind < kind || e.kind == kind && bytes.Compare(t.token(e), least) < 0 {
+				kind, least = e.kind, t.token(e)
+			}
+		}
+		if kind == 0 {
+			return
+		}
+		var members uint64
+		for i, t := range tables {
+			if next[i] == len(t.entries) {
+				continue
+			}
+			if e := &t.entries[next[i]]; e.kind == kind && bytes.Equal(t.token(e), least) {
+				members |= e.members
+				next[i]++
+			}
+		}
+		fn(kind, least, members)
+	}
+}
