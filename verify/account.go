@@ -104,23 +104,34 @@ func continues(ctx context.Context, tree *ledger.Tree, old ledger.Checkpoint) er
 	return err
 }
 
-// extra judges an object that no entry names.
+// extra judges an object that no entry names. It is an error, but for what an
+// interrupted program leaves: a replica may be ahead of its own checkpoint, and
+// a gateway killed between storing a wrap or a record and appending its entry
+// leaves one that only the auditors can open and nobody uses.
 func (w *worker) extra(ctx context.Context, o vault.Object) {
-	const unexpected = "no entry names it"
-	named := o.Kind == vault.KindSegment || o.Kind == vault.KindIndex || o.Kind == vault.KindWrap
-	if !w.a.replica || !named {
-		if w.a.replica && o.Kind == vault.KindRegister {
-			w.a.find(codeInTransit, o.Name, -1, unexpected+" yet")
-			return
-		}
-		w.a.find(codeUnexpected, o.Name, -1, unexpected)
-		return
-	}
+	const unnamed = "no entry names it"
 	r := w.a.o.Vault
 	if o.Kind == vault.KindWrap {
 		r = w.a.o.Keys
 	}
-	if w.check(ctx, r, o.Name, -1, o.Hash, -1, false) == intact {
-		w.a.find(codeInTransit, o.Name, -1, unexpected+" yet")
+	if o.Kind != vault.KindRegister { // whose name is the hash of what is inside
+		if o.Kind != vault.KindHoldKey && w.check(ctx, r, o.Name, -1, o.Hash, -1, false) != intact {
+			return
+		}
+	}
+	switch {
+	case o.Kind == vault.KindHoldKey:
+		w.a.find(codeUnexpected, o.Name, -1, unnamed)
+	case w.a.replica:
+		w.a.find(codeInTransit, o.Name, -1, unnamed+" yet")
+	case o.Kind == vault.KindSegment || o.Kind == vault.KindIndex:
+		w.a.find(codeUnexpected, o.Name, -1, unnamed)
+	default:
+		who, err := readers(ctx, r, o.Name)
+		if err != nil || !w.a.readers[list(who)] {
+			w.a.find(codeUnexpected, o.Name, -1, unnamed+", and it is not for the auditors of this vault")
+			return
+		}
+		w.a.find(codeOrphan, o.Name, -1, unnamed+": left by a crash, used by nothing")
 	}
 }

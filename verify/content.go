@@ -12,9 +12,6 @@ import (
 	"logvault/vault"
 )
 
-// wrapLimit bounds a wrap: some hundred recipients.
-const wrapLimit = 1 << 20
-
 // secrets opens period keys, each once: an auditor's card is asked once per day
 // of data, not once per segment.
 type secrets struct {
@@ -44,10 +41,10 @@ func (s *secrets) open(ctx context.Context, key int64) *pgp.Secret {
 		return nil // reported by segment
 	}
 	name, err := "", error(vault.ErrNotExist)
-	for _, hash := range k.wraps {
-		name = vault.WrapName(k.day, k.class, k.public, hash)
+	for _, w := range k.wraps {
+		name = vault.WrapName(k.day, k.class, k.public, w.hash)
 		var secret *pgp.Secret
-		if secret, err = s.unwrap(ctx, name, hash); err != nil {
+		if secret, err = s.unwrap(ctx, name, w.hash); err != nil {
 			continue
 		}
 		if got := secret.PublicHash(); got != k.public {
@@ -68,7 +65,7 @@ func (s *secrets) open(ctx context.Context, key int64) *pgp.Secret {
 }
 
 func (s *secrets) unwrap(ctx context.Context, name string, hash vault.Hash) (*pgp.Secret, error) {
-	data, err := vault.ReadAll(ctx, s.a.o.Keys, name, wrapLimit)
+	data, err := vault.ReadAll(ctx, s.a.o.Keys, name, messageLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -61,12 +61,18 @@ type periodKey struct {
 	class  vault.Class
 	day    vault.Day
 	public vault.Hash
-	wraps  []vault.Hash
+	wraps  []wrapped
 
 	destroyed bool // a copy log of this vault has the tombstone
 	sealed    bool // some segment is sealed to it
 	live      bool // some of its segments is not due
 	fresh     bool // some is due but within its grace
+}
+
+// wrapped is one wrap of a period key, and for how many auditors it is.
+type wrapped struct {
+	hash       vault.Hash
+	recipients int
 }
 
 // register is an entry's record with personal data.
@@ -262,7 +268,7 @@ func (h *history) key(i int64, e *entry.Key) {
 	}
 	h.recipients(i, e.Recipients)
 	h.keys[i] = &periodKey{class: e.Class, day: e.Day, public: e.PublicHash}
-	h.wrap(i, i, e.Wrap)
+	h.wrap(i, i, wrapped{e.Wrap, len(e.Recipients)})
 }
 
 func (h *history) rewrap(i int64, e *entry.Rewrap) {
@@ -271,18 +277,18 @@ func (h *history) rewrap(i int64, e *entry.Rewrap) {
 		return
 	}
 	h.recipients(i, e.Recipients)
-	h.wrap(i, e.Key, e.Wrap)
+	h.wrap(i, e.Key, wrapped{e.Wrap, len(e.Recipients)})
 }
 
 // wrap notes a wrap of the key of entry key, named by entry i.
-func (h *history) wrap(i, key int64, wrap vault.Hash) {
+func (h *history) wrap(i, key int64, w wrapped) {
 	k := h.keys[key]
-	name := vault.WrapName(k.day, k.class, k.public, wrap)
+	name := vault.WrapName(k.day, k.class, k.public, w.hash)
 	if _, twice := h.wraps[name]; twice {
 		h.a.find(codeDuplicate, name, i, "an earlier entry names it too")
 	}
 	h.wraps[name] = key
-	k.wraps = append(k.wraps, wrap)
+	k.wraps = append(k.wraps, w)
 }
 
 // recipients compares who a key is wrapped for with the policy in force.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"logvault/ledger/entry"
+	"logvault/seal/pgp"
 	"logvault/vault"
 )
 
@@ -227,19 +228,49 @@ func (w *worker) wraps(ctx context.Context) {
 		end := k.day.Start(time.UTC).AddDate(0, 0, 2)
 		live := k.live || !k.sealed && w.a.o.Now.Before(end)
 		var gone []string
-		for _, hash := range k.wraps {
-			name := vault.WrapName(k.day, k.class, k.public, hash)
-			switch w.check(ctx, w.a.o.Keys, name, i, hash, -1, false) {
-			case absent:
+		for _, wrap := range k.wraps {
+			name := vault.WrapName(k.day, k.class, k.public, wrap.hash)
+			switch o := w.check(ctx, w.a.o.Keys, name, i, wrap.hash, -1, false); {
+			case o == absent:
 				gone = append(gone, name)
-			default:
-				if !live && !k.fresh && k.sealed {
-					w.a.find(codeOverdue, name, i, "kept although every segment sealed to this key is overdue")
-				}
+				continue
+			case o == intact:
+				w.recipients(ctx, name, i, wrap.recipients)
+			}
+			if !live && !k.fresh && k.sealed {
+				w.a.find(codeOverdue, name, i, "kept although every segment sealed to this key is overdue")
 			}
 		}
 		w.gone(i, k, live, gone)
 	}
+}
+
+// recipients compares who can open a wrap with its entry, as far as that shows
+// without a key: by number. It remembers the key ids for wraps without an entry.
+func (w *worker) recipients(ctx context.Context, name string, i int64, want int) {
+	got, err := readers(ctx, w.a.o.Keys, name)
+	if err != nil {
+		w.a.find(codeRecipients, name, i, "who can open it: "+err.Error())
+		return
+	}
+	if len(got) != want {
+		w.a.differ(codeRecipients, name, i, "recipients of a wrap", fmt.Sprint(want), fmt.Sprint(len(got)))
+	}
+	w.a.readers[list(got)] = true
+}
+
+// messageLimit bounds a wrap or a record: some hundred recipients, some pages.
+const messageLimit = 16 << 20
+
+// readers returns the key ids that a message is encrypted to, sorted.
+func readers(ctx context.Context, r vault.Reader, name string) ([]string, error) {
+	data, err := vault.ReadAll(ctx, r, name, messageLimit)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := pgp.Recipients(data)
+	slices.Sort(ids)
+	return ids, err
 }
 
 // gone judges the absent wraps of a key.

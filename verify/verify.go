@@ -193,7 +193,7 @@ func Run(ctx context.Context, o Options, report func(Finding)) (Summary, error) 
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)
 	}
-	a := &audit{o: o, report: report, keysApart: apart}
+	a := &audit{o: o, report: report, keysApart: apart, readers: make(map[string]bool)}
 	a.sum.Depth, a.sum.Complete = o.Depth, true
 	a.run(ctx)
 	return a.sum, ctx.Err()
@@ -214,7 +214,8 @@ type audit struct {
 	hist *history     // what the entries say
 	// replica: the vault holds a copy log whose first entry says so.
 	replica bool
-	held    int64 // the largest size that a pinned copy log of this vault vouches for
+	readers map[string]bool // sets of key ids that recorded wraps are for
+	held    int64           // the largest size that a pinned copy log of this vault vouches for
 }
 
 // run makes the audit. Each step reports what it finds; the steps after a
