@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +80,7 @@ func (a *app) demo(c *cli.Context) (err error) {
 		defer os.RemoveAll(d.dir)
 	}
 	defer d.stop()
+	d.say("$ cd %s", d.dir)
 	steps := []struct {
 		title string
 		run   func(context.Context) error
@@ -131,26 +131,37 @@ func (d *demo) path(elem ...string) string {
 	return filepath.Join(append([]string{d.dir}, elem...)...)
 }
 
-// run runs this program with args, prints the command and what it says, and
-// returns its standard output.
-func (d *demo) run(ctx context.Context, args ...string) (string, error) {
-	d.say("   $ logvault %s", strings.Join(args, " "))
+// run runs this program in the demo's directory, prints the command and what it says.
+func (d *demo) run(ctx context.Context, args ...string) error {
+	d.say("   $ logvault %s", quoted(args))
 	cmd := exec.CommandContext(ctx, d.self, args...)
-	var out, both bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, &both), &both
+	var both bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = d.dir, &both, &both
 	err := cmd.Run()
 	for line := range strings.Lines(both.String()) {
 		d.say("     %s", strings.TrimRight(line, "\n"))
 	}
 	if err != nil {
-		return "", fmt.Errorf("logvault %s: %w", args[0], err)
+		return fmt.Errorf("logvault %s: %w", args[0], err)
 	}
-	return out.String(), nil
+	return nil
+}
+
+// quoted joins arguments as a shell takes them.
+func quoted(args []string) string {
+	var all []string
+	for _, a := range args {
+		if strings.ContainsAny(a, " <>") {
+			a = "'" + a + "'"
+		}
+		all = append(all, a)
+	}
+	return strings.Join(all, " ")
 }
 
 func (d *demo) keys(ctx context.Context) error {
 	for _, who := range []string{"alice", "bob"} {
-		if _, err := d.run(ctx, "keygen", "--no-passphrase", "--name", who+" <"+who+"@example.org>", "--out", d.path(who)); err != nil {
+		if err := d.run(ctx, "keygen", "--no-passphrase", "--name", who+" <"+who+"@example.org>", "--out", ""+who+""); err != nil {
 			return err
 		}
 	}
@@ -158,9 +169,9 @@ func (d *demo) keys(ctx context.Context) error {
 }
 
 func (d *demo) init(ctx context.Context) error {
-	_, err := d.run(ctx, "init", "--vault", d.path("nas1"), "--state", d.path("state"), "--origin", "demo.example.org/vault",
-		"--auditor", d.path("alice", "auditor.pub.asc"), "--auditor", d.path("bob", "auditor.pub.asc"),
-		"--source", "proxy1=127.0.0.1,::1", "--listen", "127.0.0.1:0", "--recovery-out", d.path("recovery.key"))
+	err := d.run(ctx, "init", "--vault", "nas1", "--state", "state", "--origin", "demo.example.org/vault",
+		"--auditor", "alice/auditor.pub.asc", "--auditor", "bob/auditor.pub.asc",
+		"--source", "proxy1=127.0.0.1,::1", "--listen", "127.0.0.1:0", "--recovery-out", "recovery.key")
 	if err != nil {
 		return err
 	}
@@ -174,12 +185,13 @@ func (d *demo) init(ctx context.Context) error {
 }
 
 // config is the flag that every later command of the gateway is given.
-func (d *demo) config() string { return "--config=" + d.path("state", "logvault.toml") }
+func (d *demo) config() string { return "--config=state/logvault.toml" }
 
 // start starts the gateway and waits for its ready line.
 func (d *demo) start(ctx context.Context) error {
 	d.say("   $ logvault %s serve &", d.config())
 	d.serve = exec.CommandContext(ctx, d.self, d.config(), "--quiet", "serve")
+	d.serve.Dir = d.dir
 	d.serve.Stderr = d.app.err
 	out, err := d.serve.StdoutPipe()
 	if err != nil {
@@ -239,27 +251,24 @@ func (d *demo) write(ctx context.Context) error {
 }
 
 func (d *demo) seal(ctx context.Context) error {
-	if _, err := d.run(ctx, d.config(), "status"); err != nil {
+	if err := d.run(ctx, d.config(), "status"); err != nil {
 		return err
 	}
-	if _, err := d.run(ctx, d.config(), "seal"); err != nil {
+	if err := d.run(ctx, d.config(), "seal"); err != nil {
 		return err
 	}
-	_, err := d.run(ctx, d.config(), "ls")
-	return err
+	return d.run(ctx, d.config(), "ls")
 }
 
 func (d *demo) audit(ctx context.Context) error {
-	_, err := d.run(ctx, "verify", "--vault", d.path("nas1"), "--trust", d.path("state", "trust.toml"))
-	return err
+	return d.run(ctx, "verify", "--vault", "nas1", "--trust", "state/trust.toml")
 }
 
 func (d *demo) replicate(ctx context.Context) error {
-	if _, err := d.run(ctx, "replicate", "--init", "--from", d.path("nas1"), "--to", d.path("nas2"), "--trust", d.path("state", "trust.toml")); err != nil {
+	if err := d.run(ctx, "replicate", "--init", "--from", "nas1", "--to", "nas2", "--trust", "state/trust.toml"); err != nil {
 		return err
 	}
-	_, err := d.run(ctx, "verify", "--vault", d.path("nas2"), "--trust", d.path("nas2.state", "trust.toml"), "--against", d.path("nas1"))
-	return err
+	return d.run(ctx, "verify", "--vault", "nas2", "--trust", "nas2.state/trust.toml", "--against", "nas1")
 }
 
 func (d *demo) extract(ctx context.Context) error {
@@ -267,14 +276,13 @@ func (d *demo) extract(ctx context.Context) error {
 	if err := os.WriteFile(d.path("request.toml"), []byte(req), 0o600); err != nil {
 		return err
 	}
-	if _, err := d.run(ctx, d.config(), "extract", "--request", d.path("request.toml"), "--key", d.path("alice", "auditor.sec.asc"), "--out", d.path("bundle")); err != nil {
+	if err := d.run(ctx, d.config(), "extract", "--request", "request.toml", "--key", "alice/auditor.sec.asc", "--out", "bundle"); err != nil {
 		return err
 	}
 	if err := d.checkDisclosed(); err != nil {
 		return err
 	}
-	_, err := d.run(ctx, "check-bundle", "--bundle", d.path("bundle"), "--trust", d.path("state", "ledger.vkey"))
-	return err
+	return d.run(ctx, "check-bundle", "--bundle", "bundle", "--trust", "state/ledger.vkey")
 }
 
 const demoRequest = `authority   = "Tribunal judiciaire de Demoville"

@@ -52,16 +52,20 @@ func (a *app) printStatus(st gateway.Status) {
 	row("gateway", "%s, %s", st.Origin, running)
 	row("vault", "%s, %s free of %s", st.Vault, bytesText(st.VaultFree), bytesText(st.VaultTotal))
 	row("ledger", "%d entries, root %s", st.LedgerSize, st.LedgerRoot)
-	if st.Spool.Bytes == 0 {
-		row("spool", "nothing waits")
+	if st.Spool.Unsealed == 0 {
+		row("spool", "nothing waits to be sealed; %s of room", bytesText(st.Spool.Free))
 	} else {
-		row("spool", "%s wait on this disk only, the oldest for %s", bytesText(st.Spool.Bytes), age(a.now().Sub(st.Spool.OldestUnsealed)))
+		row("spool", "%s wait on this disk only, the oldest for up to %s; %s of room", bytesText(st.Spool.Unsealed), age(a.now().Sub(st.Spool.OldestUnsealed)), bytesText(st.Spool.Free))
 	}
 	if !st.LastSeal.IsZero() {
 		row("sealed", "last %s ago", age(a.now().Sub(st.LastSeal)))
 	}
 	if st.NFS != nil {
-		row("nfs", "%+v", *st.NFS)
+		n := st.NFS
+		row("nfs", "%d connections, %d files, %d writes of %s, %d commits", n.Conns, n.Files, n.Writes, bytesText(n.Bytes), n.Commits)
+		if n.Refused+n.Denied+n.Foreign+n.Forged > 0 {
+			row("refused", "%d connections, %d mounts, %d calls on another source's files, %d forged handles", n.Refused, n.Denied, n.Foreign, n.Forged)
+		}
 	}
 	for _, k := range st.Classes {
 		row("class", "%s kept %s (%s)", k.Name, k.Period, k.Basis)
@@ -80,6 +84,9 @@ func (a *app) printStatus(st gateway.Status) {
 	}
 	if st.Spool.Conflicts > 0 {
 		row("WARNING", "%d writes overlapped stored bytes with other content; both are kept", st.Spool.Conflicts)
+	}
+	if st.Spool.Damaged > 0 {
+		row("WARNING", "%d spool files are damaged and kept aside; %d streams may have lost bytes", st.Spool.Damaged, len(st.Spool.DamagedStreams))
 	}
 	if st.Trouble != "" {
 		row("WARNING", "%s ago: %s", age(a.now().Sub(st.TroubleAt)), st.Trouble)

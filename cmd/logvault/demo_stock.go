@@ -69,8 +69,15 @@ func (d *demo) stock(ctx context.Context) error {
 }
 
 func (d *demo) stockCopy(ctx context.Context, g *stockGPG, root string) error {
-	say := func(cmd string) { d.say("   $ %s", cmd) }
-	say("gpg --import " + d.path("alice", "auditor.sec.asc"))
+	say := func(format string, name string) {
+		rel, err := filepath.Rel(d.dir, name)
+		if err != nil {
+			rel = name
+		}
+		d.say("   $ "+format, shorten(rel))
+	}
+	d.say("   $ export GNUPGHOME=%s", filepath.Base(g.home))
+	say("gpg --import %s", d.path("alice", "auditor.sec.asc"))
 	if _, err := g.run(nil, "--import", d.path("alice", "auditor.sec.asc")); err != nil {
 		return err
 	}
@@ -79,7 +86,7 @@ func (d *demo) stockCopy(ctx context.Context, g *stockGPG, root string) error {
 		return err
 	}
 	for _, w := range wraps {
-		say("gpg --decrypt " + shorten(w) + " | gpg --import")
+		say("gpg --decrypt %s | gpg --import", w)
 		secret, err := g.run(nil, "--decrypt", w)
 		if err != nil {
 			return err
@@ -94,7 +101,7 @@ func (d *demo) stockCopy(ctx context.Context, g *stockGPG, root string) error {
 	}
 	texts := map[string]*bytes.Buffer{}
 	for _, s := range segments {
-		say("gpg --decrypt " + shorten(s.Object) + " | zcat")
+		say("gpg --decrypt %s | zcat", filepath.Join(root, s.Object))
 		packed, err := g.run(nil, "--decrypt", filepath.Join(root, s.Object))
 		if err != nil {
 			return err
@@ -148,10 +155,13 @@ func (d *demo) segments(ctx context.Context, root string) ([]listed, error) {
 
 // shorten abbreviates the hashes in a printed path.
 func shorten(name string) string {
-	if i := strings.LastIndexByte(name, '/'); i >= 0 && len(name)-i > 20 {
-		return name[:i+9] + "….pgp"
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		if base, ext, _ := strings.Cut(p, "."); len(base) == 64 {
+			parts[i] = strings.TrimSuffix(base[:8]+"*."+ext, ".")
+		}
 	}
-	return name
+	return strings.Join(parts, "/")
 }
 
 // stockGPG runs the system's gpg in a throw-away home.
