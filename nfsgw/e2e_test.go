@@ -41,9 +41,9 @@ func guest(t *testing.T, g *gateway, script string, env ...string) string {
 
 // wantLines checks that a file of guesttool applog has lines 0 to n-1, each
 // once and in order.
-func wantLines(t *testing.T, sink *memSink, name, id string, n int) {
+func wantLines(t *testing.T, name string, content []byte, id string, n int) {
 	t.Helper()
-	lines := strings.SplitAfter(string(sink.content(name, 0)), "\n")
+	lines := strings.SplitAfter(string(content), "\n")
 	if len(lines) != n+1 || lines[n] != "" {
 		t.Errorf("%s: %d lines, expected %d", name, len(lines)-1, n)
 		return
@@ -54,6 +54,15 @@ func wantLines(t *testing.T, sink *memSink, name, id string, n int) {
 			return
 		}
 	}
+}
+
+// hundred is what restart.sh writes with echo.
+func hundred(word string) string {
+	var b strings.Builder
+	for i := range 100 {
+		fmt.Fprintln(&b, word, i)
+	}
+	return b.String()
 }
 
 // TestGuestRestart cuts the power in the middle: what was not synced is gone
@@ -86,15 +95,11 @@ func TestGuestRestart(t *testing.T) {
 	g = startAt(t, testConfig(sink), g.addr)
 	<-ended
 	t.Logf("%+v", g.srv.Stats())
-	wantLines(t, sink, "held.log", "held", 1500)
-	wantLines(t, sink, "fsync.log", "fsync", 300)
-	wantLines(t, sink, "osync.log", "osync", 300)
+	wantLines(t, "held.log", sink.content("held.log", 0), "held", 1500)
+	wantLines(t, "fsync.log", sink.content("fsync.log", 0), "fsync", 300)
+	wantLines(t, "osync.log", sink.content("osync.log", 0), "osync", 300)
 	for name, word := range map[string]string{"echo.log": "echo", "moved.log.1": "moved"} {
-		var want strings.Builder
-		for i := range 100 {
-			fmt.Fprintln(&want, word, i)
-		}
-		if got := sink.content(name, 0); string(got) != want.String() {
+		if got := sink.content(name, 0); string(got) != hundred(word) {
 			t.Errorf("%s: archived %q", name, got)
 		}
 	}
@@ -110,7 +115,8 @@ func TestGuestWriters(t *testing.T) {
 			g := start(t, testConfig(sink))
 			guest(t, g, "writers.sh", "MOUNT_OPTS="+opts)
 			for i := range 48 {
-				wantLines(t, sink, fmt.Sprintf("w%d.log", i), fmt.Sprintf("w%d", i), 200)
+				name := fmt.Sprintf("w%d.log", i)
+				wantLines(t, name, sink.content(name, 0), fmt.Sprintf("w%d", i), 200)
 			}
 			t.Logf("%+v", g.srv.Stats())
 		})
