@@ -17,8 +17,8 @@ import (
 
 // Limits on what is read whole into memory, in bytes.
 const (
-	maxObject = 256 << 20 // a stored segment or index
-	maxRaw    = 256 << 20 // the text of a segment
+	maxRaw    = segment.MaxRaw                 // the text of a segment
+	maxObject = 2*maxRaw + maxRaw/128 + 64<<10 // a stored segment or index, whichever may be larger
 	maxWrap   = 1 << 20
 )
 
@@ -51,9 +51,11 @@ type archive struct {
 	object, text  bytes.Buffer          // reused from segment to segment
 }
 
-func newArchive(o Options, found *survey) *archive {
+// newArchive opens keys for a request that was recorded at now. What is due
+// then may be gone; the time of the entry lets a check of the bundle say the same.
+func newArchive(o Options, found *survey, now time.Time) *archive {
 	return &archive{
-		objects: o.Vault, keys: o.Keys, opener: o.Opener, now: o.Now(),
+		objects: o.Vault, keys: o.Keys, opener: o.Opener, now: now,
 		found: found, secrets: map[int64]*pgp.Secret{},
 	}
 }
@@ -143,6 +145,7 @@ func (a *archive) read(ctx context.Context, c *candidate, name string, want vaul
 		return nil, &IntegrityError{name, c.index, fmt.Sprintf("%d bytes", size), fmt.Sprintf("%d bytes", got)}
 	}
 	a.object.Reset()
+	a.object.Grow(int(size) + bytes.MinRead) // ReadFrom wants that much to see the end
 	if _, err := a.object.ReadFrom(rc); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
@@ -175,8 +178,10 @@ func (a *archive) index(ctx context.Context, c *candidate) (*segment.Index, erro
 
 // raw returns the text of a segment, valid until the next call.
 func (a *archive) raw(ctx context.Context, c *candidate) ([]byte, error) {
+	limit := min(c.entry.Raw, maxRaw)
 	a.text.Reset()
-	if err := a.decode(ctx, c, &cappedBuffer{&a.text, min(c.entry.Raw, maxRaw)}); err != nil {
+	a.text.Grow(int(limit))
+	if err := a.decode(ctx, c, &cappedBuffer{&a.text, limit}); err != nil {
 		return nil, err
 	}
 	if got := int64(a.text.Len()); got != c.entry.Raw {

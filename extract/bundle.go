@@ -60,7 +60,7 @@ type bundle struct {
 func newBundle(o Options, f *filter, out *output, a *attempted, r *requestRecord, found *survey) (*bundle, error) {
 	b := &bundle{
 		o: o, f: f, out: out, a: a, found: found, commit: sha256.New(),
-		arch: newArchive(o, found),
+		arch: newArchive(o, found, a.entry.Time),
 		head: head{
 			Origin:        a.tree.Checkpoint().Origin,
 			Scope:         r.Scope,

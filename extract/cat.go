@@ -117,7 +117,7 @@ func Cat(ctx context.Context, o Options, r CatRequest, w io.Writer) (CatSummary,
 	if err != nil {
 		return CatSummary{}, err
 	}
-	arch := newArchive(o, found)
+	arch := newArchive(o, found, a.entry.Time)
 	defer arch.close()
 	out := &countingWriter{w: bufio.NewWriterSize(w, 64<<10)}
 	sum := CatSummary{Request: a.index}

@@ -220,7 +220,7 @@ func (p *payload) checkSegment(r *segmentRecord) error {
 	if !p.filter.candidate(s, time.Duration(p.head.MarginSeconds)*time.Second) {
 		p.find(CodeOutOfScope, object, "segment outside the scope")
 	}
-	p.checkState(object, r)
+	p.checkState(object, r, s)
 	if r.Disclosed == nil {
 		return nil
 	}
@@ -228,7 +228,7 @@ func (p *payload) checkSegment(r *segmentRecord) error {
 }
 
 // checkState checks that state, format and counts go together.
-func (p *payload) checkState(object string, r *segmentRecord) {
+func (p *payload) checkState(object string, r *segmentRecord, s *entry.Segment) {
 	counts := r.Unparsed >= 0 && r.Undecided >= 0 && r.Unparsed <= r.Lines && r.Undecided <= r.Unparsed
 	known := slices.Contains([]logfmt.Format{logfmt.Squid, logfmt.Common, logfmt.Combined, logfmt.Text}, logfmt.Format(r.Format))
 	switch r.State {
@@ -238,6 +238,9 @@ func (p *payload) checkState(object string, r *segmentRecord) {
 	case stateDestroyed:
 		known = r.Format == ""
 		counts = counts && r.Unparsed == 0 && r.Undecided == 0 && r.Disclosed == nil
+		if p.entry.Time.Before(s.RetainUntil) {
+			p.differ(CodeMismatch, object, "destroyed before its date", formatUTC(s.RetainUntil), formatUTC(p.entry.Time))
+		}
 	default:
 		p.find(CodeMalformed, object, "unknown state %q", clip([]byte(r.State)))
 		return

@@ -57,8 +57,9 @@ const Margin = 24 * time.Hour
 type Recorder interface {
 	// Register stores the personal record of a request, encrypted to the
 	// auditors, as register/<class>/<commit>.pgp. The record begins with its
-	// 32-byte random salt; the commit is the SHA-256 of all of it.
-	Register(ctx context.Context, class vault.Class, record []byte) (commit vault.Hash, err error)
+	// 32-byte random salt; the commit is the SHA-256 of all of it, object that
+	// of the stored, encrypted bytes.
+	Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error)
 	// Record appends an entry to the ledger and returns its index.
 	Record(ctx context.Context, e entry.Entry) (index int64, err error)
 }
@@ -207,7 +208,7 @@ func attempt(ctx context.Context, o Options, record any, kind string) (*attempte
 		return nil, fmt.Errorf("drawing the salt: %w", err)
 	}
 	full := append(append([]byte(nil), a.salt...), body...)
-	commit, err := o.Recorder.Register(ctx, o.Class, full)
+	commit, object, err := o.Recorder.Register(ctx, o.Class, full)
 	if err != nil {
 		return nil, fmt.Errorf("registering the request: %w", err)
 	}
@@ -215,7 +216,7 @@ func attempt(ctx context.Context, o Options, record any, kind string) (*attempte
 		return nil, fmt.Errorf("registering the request: commit %v, expected %v", commit, want)
 	}
 	header := entry.Header{Time: o.Now(), Actor: o.Actor}
-	a.index, err = o.Recorder.Record(ctx, &entry.Request{Header: header, Commit: commit, Class: o.Class, Kind: kind})
+	a.index, err = o.Recorder.Record(ctx, &entry.Request{Header: header, Commit: commit, Object: object, Class: o.Class, Kind: kind})
 	if err != nil {
 		return nil, fmt.Errorf("recording the request: %w", err)
 	}

@@ -70,15 +70,9 @@ type Scope struct {
 	Regexp []string `toml:"regexp"`
 }
 
-// When is an instant as a person writes it. It keeps the text, so that
-// Validate can report a bad one together with all other problems.
+// When is an instant as a person writes it, a TOML string. It keeps the text,
+// so that Validate can report a bad one together with all other problems.
 type When string
-
-// UnmarshalText takes the text of a TOML string or of a bare TOML date-time.
-func (w *When) UnmarshalText(text []byte) error {
-	*w = When(text)
-	return nil
-}
 
 // WhenAt writes t in the form that Time reads.
 func WhenAt(t time.Time) When { return When(t.Format(time.RFC3339Nano)) }
@@ -291,21 +285,21 @@ article = ""
 #   "4" missing person
 #   "other: ..." another legal ground, in words
 ground = ""
-# When the request arrived, with its zone, such as 2026-11-20T14:30:00+01:00 (date de réception).
+# When the request arrived, with its zone and in quotes, such as "2026-11-20T14:30:00+01:00" (date de réception).
 received_at = ""
 # What it is for, in a few words; optional (objet).
 purpose = ""
 
 [scope]
-# The window (période): from since up to but not including until. The zone must stand in each time:
-# +01:00 is French winter time, +02:00 French summer time, Z is UTC.
+# The window (période): from since up to but not including until, such as "2026-11-01T10:00:00+01:00".
+# The zone must stand in each time: +01:00 is French winter time, +02:00 French summer time, Z is UTC.
 since = ""
 until = ""
 # Zone of the local times in the answer (fuseau horaire); optional, default: the offset of since.
 zone = "Europe/Paris"
 
-# Selectors (critères): keep at least one and delete the others. A line must fit each selector that is left;
-# within one selector, one of its values.
+# Selectors (critères): fill in at least one and leave the others empty. A line must fit each selector that is
+# filled in; within one selector, one of its values.
 # Client addresses or prefixes (adresse IP): ["192.0.2.7", "2001:db8::/48"]
 client = []
 # Client ports, where the log has them (port source): [51234]

@@ -164,17 +164,17 @@ func (r *rig) seal(source vault.Source, stream byte, text string, first, last ti
 }
 
 // Register implements Recorder as the gateway does, and keeps the record in clear.
-func (r *rig) Register(ctx context.Context, class vault.Class, record []byte) (vault.Hash, error) {
+func (r *rig) Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error) {
 	if err := r.fail("register"); err != nil {
-		return vault.Hash{}, err
+		return commit, object, err
 	}
-	commit := vault.HashOf(record)
+	commit = vault.HashOf(record)
 	data, err := pgp.EncryptTo(rand.Reader, []pgp.Auditor{r.auditor}, record)
 	if err != nil {
-		return vault.Hash{}, err
+		return commit, object, err
 	}
 	r.records[commit] = bytes.Clone(record)
-	return commit, r.store.Put(ctx, vault.RegisterName(class, commit), int64(len(data)), bytes.NewReader(data))
+	return commit, vault.HashOf(data), r.store.Put(ctx, vault.RegisterName(class, commit), int64(len(data)), bytes.NewReader(data))
 }
 
 // Record implements Recorder.
