@@ -80,36 +80,46 @@ func nextDay(p *vault.Piece) {
 	p.LastReceived = p.Record
 }
 
-// A power cut at every operation of the disk and of the source, and for some of
-// them another one while the first is being recovered from.
-func TestCrashAtEveryOperation(t *testing.T) {
+// A power cut at every operation of the disk and of the source.
+func TestCrashAtEveryOperation(t *testing.T) { crashSweep(t, few(), 1) }
+
+// The same at some operations of a larger world.
+func TestCrashInMixedWorld(t *testing.T) { crashSweep(t, mixed(), 5) }
+
+// crashSweep seals parts, with a power cut before one in n of the operations,
+// and for some of them another one while the first is being recovered from.
+func crashSweep(t *testing.T, parts []part, n int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	w := newWorld(t, mixed()...)
-	ops, twice := 0, 0
+	w := newWorld(t, parts...)
+	ops, crashes, twice := 0, 0, 0
 	w.before = func(op string) error {
-		ops++
+		if ops++; rng.IntN(n) != 0 {
+			return nil
+		}
+		crashes++
+		what := fmt.Sprintf("crash before operation %d, %s", ops, op)
 		c := w.crash(rng)
-		second, n := rng.IntN(3000), 0
-		c.before = func(string) error {
-			if n++; n == second {
+		second, inner := 1+rng.IntN(600), 0
+		c.before = func(op string) error {
+			if inner++; inner == second {
 				twice++
 				cc := c.crash(rng)
-				cc.recover(fmt.Sprintf("second crash before operation %d, after one before %d (%s)", n, ops, op))
+				cc.recover(fmt.Sprintf("%s, then before operation %d, %s", what, inner, op))
 			}
 			return nil
 		}
-		c.recover(fmt.Sprintf("crash before operation %d, %s", ops, op))
+		c.recover(what)
 		return nil
 	}
 	w.drain()
 	w.before = func(string) error { return nil }
 	w.check()
-	if ops < 300 || twice < 10 {
-		t.Errorf("%d crashes, %d of them double: the test lost its grip", ops, twice)
+	if ops < 200 || crashes < ops/n/2 || twice < crashes/20 {
+		t.Errorf("%d operations, %d crashes, %d of them double: the test lost its grip", ops, crashes, twice)
 	}
-	t.Logf("%d crashes, %d double", ops, twice)
+	t.Logf("%d operations, %d crashes, %d of them double", ops, crashes, twice)
 }
 
 // recover starts a world again and lets it finish its work.

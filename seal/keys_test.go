@@ -78,23 +78,16 @@ func TestKeyEntryNamesWrapAndAuditors(t *testing.T) {
 // A start takes up the last key of the ledger, over many other entries, and
 // takes the newer one where there are two.
 func TestResumeKey(t *testing.T) {
-	var parts []part
-	for n := range 5 {
-		parts = append(parts, data("proxy1", stream(1), 0, int64(n), []byte("\n")))
-	}
-	for n := range int64(700) {
-		parts = append(parts, hole("proxy2", stream(2), n, 0, 1))
-	}
-	w := newWorld(t, parts[0], parts[1])
+	w := newWorld(t, data("proxy1", stream(1), 0, 0, []byte("first\n")))
 	w.drain()
-	w.src.parts[runOf(parts[0].piece)] = parts[:5]
-	for _, p := range parts[5:] {
-		id := runOf(p.piece)
-		w.src.parts[id], w.src.order = []part{p}, append(w.src.order, id)
+	w.src.add(data("proxy1", stream(1), 0, 6, []byte("second\n")))
+	for n := range byte(200) { // several rounds of gaps, before the second piece
+		w.src.add(hole("proxy2", stream(n+2), 0, 0, 1), hole("proxy2", stream(n+2), 1, 0, 1), hole("proxy2", stream(n+2), 2, 0, 1))
 	}
-	w.src.order = w.src.order[1:] // the holes only
+	last := w.src.order[0]
+	w.src.order = w.src.order[1:]
 	w.drain()
-	w.src.order = append(w.src.order, runOf(parts[0].piece))
+	w.src.order = append(w.src.order, last)
 	w.open(false)
 	if got := w.sealer.keys.to - w.sealer.keys.from; got != 0 {
 		t.Errorf("a start has read %d entries, expected none", got)
@@ -111,7 +104,7 @@ func TestResumeKey(t *testing.T) {
 
 func TestNewerKeyWins(t *testing.T) {
 	w := newWorld(t, few()...)
-	r := &round{Sealer: w.sealer, taken: map[run]bool{}}
+	r := &round{Sealer: w.sealer, taken: map[vault.StreamID]bool{}}
 	id := keyID{"technical", vault.Day{Year: 2027, Month: 11, Day: 22}}
 	for range 2 {
 		if _, err := r.newKey(context.Background(), id); err != nil {
@@ -172,7 +165,7 @@ func TestKeyWithoutItsWrapIsNotUsed(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t, few()...)
-			r := &round{Sealer: w.sealer, taken: map[run]bool{}}
+			r := &round{Sealer: w.sealer, taken: map[vault.StreamID]bool{}}
 			k, err := r.newKey(context.Background(), keyID{"technical", vault.Day{Year: 2027, Month: 11, Day: 22}})
 			if err != nil {
 				t.Fatal(err)

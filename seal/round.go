@@ -23,14 +23,6 @@ const (
 	batchRaw    = 256 << 20
 )
 
-// run names a stream generation.
-type run struct {
-	stream vault.StreamID
-	gen    int64
-}
-
-func runOf(p vault.Piece) run { return run{p.Stream, p.Gen} }
-
 // ready is a piece whose objects are stored: only its entries are missing.
 type ready struct {
 	piece   vault.Piece
@@ -43,18 +35,18 @@ type round struct {
 	*Sealer
 	res   Result
 	batch []ready
-	taken map[run]bool // stream generations dealt with, one way or another
-	errs  []error      // of single pieces: the round went on
-	late  error        // the last *ledger.CopyError: committed, but the copy is behind
+	taken map[vault.StreamID]bool // streams dealt with, one way or another
+	errs  []error                 // of single pieces: the round went on
+	late  error                   // the last *ledger.CopyError: committed, but the copy is behind
 }
 
 // Step does one round: it finishes what is pending, then seals one piece of
-// each stream generation that has one due, or of each that holds whole lines if
-// all is set. Call it again until it returns the zero Result or an error. The
+// each stream that has one due, or of each that holds whole lines if all is
+// set. Call it again until it returns the zero Result or an error. The
 // Result counts what was committed, also beside an error. A *ledger.CopyError
 // within the error says that the vault's copy of the ledger is behind.
 func (s *Sealer) Step(ctx context.Context, all bool) (Result, error) {
-	r := &round{Sealer: s, taken: map[run]bool{}}
+	r := &round{Sealer: s, taken: map[vault.StreamID]bool{}}
 	err := r.seal(ctx, all)
 	if r.res != (Result{}) {
 		s.Log.Info("sealed", "segments", r.res.Segments, "gaps", r.res.Gaps, "raw", r.res.Raw, "stored", r.res.Stored)
@@ -83,10 +75,10 @@ func (r *round) seal(ctx context.Context, all bool) error {
 		return fmt.Errorf("asking what is due: %w", err)
 	}
 	for _, p := range slices.Concat(again, due) {
-		if r.taken[runOf(p)] {
+		if r.taken[p.Stream] {
 			continue
 		}
-		r.taken[runOf(p)] = true
+		r.taken[p.Stream] = true
 		err = r.piece(ctx, p)
 		if alone, ok := errors.AsType[ofPiece](err); ok && ctx.Err() == nil {
 			r.skip(p, alone.error)
@@ -218,7 +210,7 @@ func (r *round) enqueue(ctx context.Context, p vault.Piece, e entry.Entry, data 
 	w := ready{piece: p, entries: [][]byte{data}, adds: addsOf(e)}
 	if c := p.Conflict; c != nil {
 		conflict, err := entry.Encode(&entry.Conflict{Header: r.header(), Source: p.Source,
-			Stream: c.Stream, Gen: c.Gen, Offset: c.Offset, Span: p.Span, Other: p.Stream, OtherGen: p.Gen})
+			Stream: c.Stream, Gen: c.Gen, Offset: c.Offset + p.Offset, Span: p.Span, Other: p.Stream, OtherGen: p.Gen})
 		if err != nil {
 			return ofPiece{err}
 		}

@@ -64,18 +64,19 @@ import (
 // Source is where pieces come from: the spool. The Sealer calls it from one
 // goroutine at a time.
 type Source interface {
-	// Due returns the pieces to seal now: at most one per stream generation, the
-	// next one in the order of its bytes. A piece of data spans at least one byte
-	// and ends at an LF unless it is marked with a cut; its lines are of one
-	// record day. A piece stays due until it is released.
+	// Due returns the pieces to seal now: at most one per stream, the next one in
+	// the order of its generations and bytes. A piece of data spans at least one
+	// byte and ends at an LF unless it is marked with a cut; its lines are of one
+	// record day. Its Conflict names where byte 0 of its generation stands in the
+	// original. A piece stays due until it is released.
 	Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, error)
 	// Read returns the piece's Span bytes, appended to buf[:0].
 	Read(ctx context.Context, p vault.Piece, buf []byte) ([]byte, error)
 	// Intend records an intent. It is durable on return. It replaces an earlier
-	// intent for the same stream generation.
+	// intent for the same piece.
 	Intend(ctx context.Context, in vault.Intent) error
 	// Release says that p stands in the ledger at index. It ends p's intent and
-	// makes the next piece of its stream generation due. It need not be durable on
+	// makes the next piece of its stream due. It need not be durable on
 	// return: after a crash the intent is pending again, and released again.
 	Release(ctx context.Context, p vault.Piece, index int64) error
 	// Pending returns the intents not yet released: those of a process that ended,

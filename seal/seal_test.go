@@ -158,21 +158,21 @@ func TestCancelled(t *testing.T) {
 
 // Places to stop at: the nth operation that starts with op.
 var (
-	atSegment = place{"link /vault/segments", 1}
-	atIndex   = place{"link /vault/segments", 2}
-	atCommit  = place{"rename /state/ledger/checkpoint", 2} // after that of the period key
-	atRelease = place{"release", 1}
-	atIntend  = place{"intend", 1}
+	atSegment = stop{"link /vault/segments", 1}
+	atIndex   = stop{"link /vault/segments", 2}
+	atCommit  = stop{"rename /state/ledger/checkpoint", 2} // after that of the period key
+	atRelease = stop{"release", 1}
+	atIntend  = stop{"intend", 1}
 )
 
-type place struct {
+type stop struct {
 	op  string
 	nth int
 }
 
 // stopBefore lets everything fail from a place on, as for a process that is
 // killed there, and starts again.
-func stopBefore(w *world, at place) {
+func stopBefore(w *world, at stop) {
 	w.Helper()
 	stopped := false
 	w.before = func(o string) error {
@@ -226,7 +226,7 @@ func TestSettle(t *testing.T) {
 	one := data("proxy1", stream(1), 0, 0, lines("a", 3))
 	for _, tt := range []struct {
 		what    string
-		stop    place
+		stop    stop
 		change  func(w *world, e *entry.Segment)
 		orphans int
 		same    bool // the intended entry itself is committed

@@ -19,7 +19,7 @@ type past struct {
 
 // settle finishes the intents that an earlier round or process left. It returns
 // the pieces that must be encoded anew. Its error ends the round; what concerns
-// one intent alone is noted, and its stream generation waits.
+// one intent alone is noted, and its stream waits.
 func (r *round) settle(ctx context.Context) (again []vault.Piece, err error) {
 	pending := r.Source.Pending()
 	if len(pending) == 0 {
@@ -36,7 +36,7 @@ func (r *round) settle(ctx context.Context) (again []vault.Piece, err error) {
 				return nil, err
 			}
 			r.skip(in.Piece, err)
-			r.taken[runOf(in.Piece)] = true
+			r.taken[in.Piece.Stream] = true
 		}
 		if redo {
 			again = append(again, in.Piece)

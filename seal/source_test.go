@@ -6,10 +6,17 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 
 	"logvault/vault"
 )
+
+// run names a stream generation.
+type run struct {
+	stream vault.StreamID
+	gen    int64
+}
+
+func runOf(p vault.Piece) run { return run{p.Stream, p.Gen} }
 
 // part is a piece together with its bytes (none for a hole).
 type part struct {
@@ -21,8 +28,8 @@ type part struct {
 // are durable at once, releases only with the next intent. It fails a test's
 // assumption loudly rather than quietly when the sealer breaks the contract.
 type memSource struct {
-	parts map[run][]part
-	order []run
+	parts map[vault.StreamID][]part // all generations of a stream, one after the other
+	order []vault.StreamID
 
 	state    sourceState
 	durable  sourceState // at the last Intend
@@ -32,14 +39,14 @@ type memSource struct {
 }
 
 type release struct {
-	run   run
-	index int64
+	stream vault.StreamID
+	index  int64
 }
 
 type sourceState struct {
-	next    map[run]int   // parts released
-	prev    map[run]int64 // ledger index of the last of them
-	intents map[run]vault.Intent
+	next    map[vault.StreamID]int   // parts released
+	prev    map[vault.StreamID]int64 // ledger index of the last of them
+	intents map[vault.StreamID]vault.Intent
 }
 
 func (s sourceState) clone() sourceState {
@@ -47,23 +54,28 @@ func (s sourceState) clone() sourceState {
 }
 
 func (s sourceState) release(r release) {
-	s.next[r.run]++
-	s.prev[r.run] = r.index
-	delete(s.intents, r.run)
+	s.next[r.stream]++
+	s.prev[r.stream] = r.index
+	delete(s.intents, r.stream)
 }
 
 func newMemSource(parts ...part) *memSource {
-	s := &memSource{parts: map[run][]part{}, before: func(string) error { return nil },
-		state: sourceState{map[run]int{}, map[run]int64{}, map[run]vault.Intent{}}}
+	s := &memSource{parts: map[vault.StreamID][]part{}, before: func(string) error { return nil },
+		state: sourceState{map[vault.StreamID]int{}, map[vault.StreamID]int64{}, map[vault.StreamID]vault.Intent{}}}
+	s.add(parts...)
+	s.durable = s.state.clone()
+	return s
+}
+
+// add receives more.
+func (s *memSource) add(parts ...part) {
 	for _, p := range parts {
-		id := runOf(p.piece)
+		id := p.piece.Stream
 		if len(s.parts[id]) == 0 {
 			s.order = append(s.order, id)
 		}
 		s.parts[id] = append(s.parts[id], p)
 	}
-	s.durable = s.state.clone()
-	return s
 }
 
 // crashClone is the source as a crash at this moment could leave it.
@@ -106,11 +118,11 @@ func (s *memSource) Read(_ context.Context, p vault.Piece, buf []byte) ([]byte, 
 	return append(buf[:0], s.at(p).text...), nil
 }
 
-// at returns the next part of p's run, which p must be.
+// at returns the next part of p's stream, which p must be.
 func (s *memSource) at(p vault.Piece) part {
-	id := runOf(p)
+	id := p.Stream
 	n := s.state.next[id]
-	if n == len(s.parts[id]) || s.parts[id][n].piece.Offset != p.Offset || s.parts[id][n].piece.Span != p.Span {
+	if n == len(s.parts[id]) || s.parts[id][n].piece.Gen != p.Gen || s.parts[id][n].piece.Offset != p.Offset || s.parts[id][n].piece.Span != p.Span {
 		panic(fmt.Sprintf("%s is not the next piece of its stream", describe(p)))
 	}
 	return s.parts[id][n]
@@ -121,7 +133,7 @@ func (s *memSource) Intend(_ context.Context, in vault.Intent) error {
 		return err
 	}
 	s.at(in.Piece)
-	s.state.intents[runOf(in.Piece)] = in
+	s.state.intents[in.Piece.Stream] = in
 	s.durable, s.released = s.state.clone(), nil
 	return nil
 }
@@ -131,10 +143,10 @@ func (s *memSource) Release(_ context.Context, p vault.Piece, index int64) error
 		return err
 	}
 	s.at(p)
-	if _, ok := s.state.intents[runOf(p)]; !ok {
+	if _, ok := s.state.intents[p.Stream]; !ok {
 		panic(describe(p) + " is released without an intent")
 	}
-	r := release{runOf(p), index}
+	r := release{p.Stream, index}
 	s.state.release(r)
 	s.released = append(s.released, r)
 	return nil
@@ -158,6 +170,3 @@ func (s *memSource) left() int {
 	}
 	return n
 }
-
-// streams returns the runs in a fixed order.
-func (s *memSource) runs() []run { return slices.Clone(s.order) }

@@ -13,6 +13,7 @@ import (
 	"time"
 	_ "time/tzdata"
 
+	"logvault/ingest"
 	"logvault/internal/vfs"
 	"logvault/ledger"
 	"logvault/ledger/entry"
@@ -66,6 +67,8 @@ type world struct {
 	testing.TB
 	mem    *vfs.Mem
 	src    *memSource
+	spool  *ingest.Spool  // used instead of src if not nil
+	texts  map[run][]byte // what the spool was given
 	store  *dir.Store
 	log    *ledger.Log
 	sealer *Sealer
@@ -116,8 +119,13 @@ func (w *world) open(create bool) {
 	ctx := context.Background()
 	ask := func(op string) error { return w.before(op) }
 	disk := vfs.NewFault(w.mem, func(op vfs.Op, name string) error { return ask(string(op) + " " + name) })
-	w.src.before = ask
 	var err error
+	if w.spool != nil {
+		if w.spool, err = ingest.OpenSpool(ctx, w.spoolConfig(disk)); err != nil {
+			w.Fatal(err)
+		}
+	}
+	w.src.before = ask
 	if w.store, err = dir.Open(disk, "/vault"); err != nil {
 		w.Fatal(err)
 	}
@@ -146,7 +154,7 @@ func (w *world) restart() {
 		w.Fatal(err)
 	}
 	a := auditors()
-	c := Config{Source: w.src, Ledger: w.log, Objects: w.store, Encoder: enc, Auditors: []pgp.Auditor{a[0].Auditor, a[1].Auditor},
+	c := Config{Source: w.source(), Ledger: w.log, Objects: w.store, Encoder: enc, Auditors: []pgp.Auditor{a[0].Auditor, a[1].Auditor},
 		ClassOf: classOf, Now: w.now, Random: random(w.seed + 1<<16), Log: slog.New(slog.DiscardHandler), Actor: "gateway"}
 	if w.config != nil {
 		w.config(&c)
@@ -164,8 +172,20 @@ func (w *world) now() time.Time {
 // crash returns the world as a crash at this moment and a new start leave it.
 func (w *world) crash(rng *rand.Rand) *world {
 	c := &world{TB: w.TB, mem: w.mem.CrashClone(rng), src: w.src.crashClone(rng), clock: w.clock.Add(time.Minute),
-		seed: w.seed + 1000, before: func(string) error { return nil }}
+		spool: w.spool, texts: w.texts, seed: w.seed + 1000, before: func(string) error { return nil }}
 	return c
+}
+
+func (w *world) source() Source {
+	if w.spool != nil {
+		return w.spool
+	}
+	return w.src
+}
+
+func (w *world) spoolConfig(disk vfs.FS) ingest.SpoolConfig {
+	return ingest.SpoolConfig{FS: disk, Dir: "/state/spool", KeyDir: "/state/keys", Random: random(w.seed + 1<<20), Now: w.now,
+		Boot: func() time.Duration { return w.now().Sub(start) }, Log: slog.New(slog.DiscardHandler), FileBytes: 4 << 20}
 }
 
 // drain steps until nothing is due and returns the sum. Any error is fatal.
@@ -217,99 +237,140 @@ func entriesOf[E entry.Entry](w *world) []E {
 	return all
 }
 
-// check judges the whole world after everything was sealed: each line is in
-// the ledger once and can be read back by each auditor, each stream is
-// continuous, and each object is accounted for.
+// check judges the whole world after everything was sealed: each byte is in the
+// ledger once and can be read back, each stream is continuous, and each object
+// is accounted for.
 func (w *world) check() {
 	w.Helper()
-	if n := w.src.left(); n != 0 || len(w.src.Pending()) != 0 {
-		w.Fatalf("%d pieces and %d intents are left", n, len(w.src.Pending()))
+	if n := len(w.source().Pending()); n != 0 {
+		w.Fatalf("%d intents are left", n)
 	}
+	c := checker{world: w, named: map[string]int{}, last: map[vault.StreamID]place{}, text: map[run][]byte{}}
 	all := w.entries()
-	named := map[string]string{} // object name to what names it
-	name := func(object, by string) {
-		if other, ok := named[object]; ok {
-			w.Fatalf("%s is named by %s and by %s", object, other, by)
-		}
-		named[object] = by
-	}
-	type done struct{ index, end int64 }
-	last := map[run]done{}
-	count := map[run]int{}
 	for i, e := range all {
-		var id run
-		var offset, span, prev int64
 		switch e := e.(type) {
 		case *entry.Segment:
-			id, offset, span, prev = run{e.Stream, e.Gen}, e.Offset, e.Span, e.Prev
-			name(segmentName(e), fmt.Sprintf("segment entry %d", i))
-			name(indexName(e), fmt.Sprintf("segment entry %d", i))
+			c.name(segmentName(e), i)
+			c.name(indexName(e), i)
 			if e.Key >= int64(i) {
 				w.Fatalf("segment entry %d uses the key of entry %d", i, e.Key)
 			}
-			w.checkSegment(e, all[e.Key].(*entry.Key), w.src.parts[id][count[id]])
+			c.follow(i, run{e.Stream, e.Gen}, e.Prev, e.Offset, c.read(e, all[e.Key].(*entry.Key)))
 		case *entry.Gap:
-			id, offset, span, prev = run{e.Stream, e.Gen}, e.Offset, e.Span, e.Prev
+			c.follow(i, run{e.Stream, e.Gen}, e.Prev, e.Offset, make([]byte, e.Span))
 		case *entry.Orphan:
-			name(e.Name, fmt.Sprintf("orphan entry %d", i))
-			continue
-		default:
-			continue
-		}
-		before, ok := last[id]
-		if !ok {
-			before = done{-1, 0}
-		}
-		if prev != before.index || offset != before.end {
-			w.Fatalf("entry %d: prev %d, offset %d, expected prev %d, offset %d", i, prev, offset, before.index, before.end)
-		}
-		last[id] = done{int64(i), offset + span}
-		count[id]++
-	}
-	for id, parts := range w.src.parts {
-		if count[id] != len(parts) {
-			w.Fatalf("%d entries for %d pieces of stream %s", count[id], len(parts), id.stream)
+			c.name(e.Name, i)
 		}
 	}
-	err := w.store.List(context.Background(), "segments/", func(info vault.Info) error {
-		if _, ok := named[info.Name]; !ok {
-			w.Fatalf("%s is named by no entry", info.Name)
+	want := w.want()
+	for id, text := range want {
+		if !bytes.Equal(c.text[id], text) {
+			w.Fatalf("stream %s generation %d: %d bytes in the ledger, %d expected, or other ones", id.stream, id.gen, len(c.text[id]), len(text))
 		}
-		delete(named, info.Name)
+	}
+	if len(c.text) != len(want) {
+		w.Fatalf("%d stream generations in the ledger, expected %d", len(c.text), len(want))
+	}
+	c.objects()
+}
+
+// want returns the text of each stream generation, with zeros for holes.
+func (w *world) want() map[run][]byte {
+	if w.spool != nil {
+		return w.texts
+	}
+	texts := map[run][]byte{}
+	for _, parts := range w.src.parts {
+		for _, p := range parts {
+			text := p.text
+			if p.piece.Kind == vault.PieceHole {
+				text = make([]byte, p.piece.Span)
+			}
+			texts[runOf(p.piece)] = append(texts[runOf(p.piece)], text...)
+		}
+	}
+	return texts
+}
+
+// checker gathers what a ledger says.
+type checker struct {
+	*world
+	named map[string]int // entry that names an object
+	last  map[vault.StreamID]place
+	text  map[run][]byte
+}
+
+// place is where a stream's last entry stands and ends.
+type place struct{ index, gen, end int64 }
+
+func (c *checker) name(object string, by int) {
+	c.Helper()
+	if other, ok := c.named[object]; ok {
+		c.Fatalf("%s is named by entries %d and %d", object, other, by)
+	}
+	c.named[object] = by
+}
+
+// follow checks that an entry continues its stream.
+func (c *checker) follow(i int, id run, prev, offset int64, text []byte) {
+	c.Helper()
+	want, ok := c.last[id.stream]
+	if !ok {
+		want = place{-1, id.gen, 0}
+	}
+	if id.gen > want.gen {
+		want.gen, want.end = id.gen, 0
+	}
+	if got := (place{prev, id.gen, offset}); got != want {
+		c.Fatalf("entry %d: prev, generation, offset %v, expected %v", i, got, want)
+	}
+	c.last[id.stream] = place{int64(i), id.gen, offset + int64(len(text))}
+	c.text[id] = append(c.text[id], text...)
+}
+
+// read returns a segment's text, with a secret that each auditor can open.
+func (c *checker) read(e *entry.Segment, key *entry.Key) []byte {
+	c.Helper()
+	ctx := context.Background()
+	class, _ := classOf(e.Source)
+	y, m, d := class.DestructionDay(e.LastReceived)
+	if e.Class != vault.Class(class.Name) || key.Class != e.Class || key.Day != e.Day || e.Day != (vault.Day{Year: y, Month: m, Day: d}) ||
+		!e.RetainUntil.Equal(class.RetainUntil(e.LastReceived)) {
+		c.Fatalf("segment of class %s, day %s, until %v; key of %s, %s", e.Class, e.Day, e.RetainUntil, key.Class, key.Day)
+	}
+	wrap, err := vault.ReadAll(ctx, c.store, vault.WrapName(key.Day, key.Class, key.PublicHash, key.Wrap), maxWrap)
+	if err != nil {
+		c.Fatal(err)
+	}
+	object, err := vault.ReadAll(ctx, c.store, segmentName(e), 1<<24)
+	if err != nil {
+		c.Fatal(err)
+	}
+	var text bytes.Buffer
+	if _, err := segment.Decode(&text, bytes.NewReader(object), secretOf(c.world, wrap), e.Codec); err != nil {
+		c.Fatal(err)
+	}
+	if int64(text.Len()) != e.Span || e.Raw != e.Span {
+		c.Fatalf("segment of %d bytes, span %d, raw %d", text.Len(), e.Span, e.Raw)
+	}
+	return text.Bytes()
+}
+
+// objects compares the names in the ledger with what the vault holds.
+func (c *checker) objects() {
+	c.Helper()
+	err := c.store.List(context.Background(), "segments/", func(info vault.Info) error {
+		if _, ok := c.named[info.Name]; !ok {
+			c.Fatalf("%s is named by no entry", info.Name)
+		}
+		delete(c.named, info.Name)
 		return nil
 	})
 	if err != nil {
-		w.Fatal(err)
+		c.Fatal(err)
 	}
-	for object, by := range named {
-		w.Fatalf("%s names %s, which does not exist", by, object)
-	}
-}
-
-// checkSegment reads a segment back, with a secret that each auditor can open.
-func (w *world) checkSegment(e *entry.Segment, key *entry.Key, want part) {
-	w.Helper()
-	ctx := context.Background()
-	class, _ := classOf(e.Source)
-	y, m, d := class.DestructionDay(want.piece.Record)
-	if e.Class != vault.Class(class.Name) || key.Class != e.Class || key.Day != e.Day || e.Day != (vault.Day{Year: y, Month: m, Day: d}) ||
-		!e.RetainUntil.Equal(class.RetainUntil(want.piece.Record)) {
-		w.Fatalf("segment of class %s, day %s, until %v; key of %s, %s", e.Class, e.Day, e.RetainUntil, key.Class, key.Day)
-	}
-	wrap, err := vault.ReadAll(ctx, w.store, vault.WrapName(key.Day, key.Class, key.PublicHash, key.Wrap), maxWrap)
-	if err != nil {
-		w.Fatal(err)
-	}
-	object, err := vault.ReadAll(ctx, w.store, segmentName(e), 1<<24)
-	if err != nil {
-		w.Fatal(err)
-	}
-	var text bytes.Buffer
-	if _, err := segment.Decode(&text, bytes.NewReader(object), secretOf(w, wrap), e.Codec); err != nil {
-		w.Fatal(err)
-	}
-	if !bytes.Equal(text.Bytes(), want.text) {
-		w.Fatalf("segment holds %d bytes other than the %d received", text.Len(), len(want.text))
+	for object, by := range c.named {
+		c.Fatalf("entry %d names %s, which does not exist", by, object)
 	}
 }
 
