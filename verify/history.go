@@ -309,9 +309,6 @@ func list(s []string) string {
 
 func (h *history) segment(i int64, e *entry.Segment) {
 	h.join(i, e.Source, generation{e.Stream, e.Gen}, e.Prev, e.Offset, e.Span, e.Closed)
-	if e.Edit == "" && e.Raw != e.Span {
-		h.wrong(i, "%d bytes of text for %d received bytes, and no edit", e.Raw, e.Span)
-	}
 	if k := h.keys[e.Key]; k == nil {
 		h.wrong(i, "sealed to entry %d, which is not an earlier key", e.Key)
 	} else if k.class != e.Class || k.day != e.Day {
