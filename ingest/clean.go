@@ -27,7 +27,7 @@ func (s *Spool) tidy() error {
 	if err := s.freshSnapshot(); err != nil {
 		return err
 	}
-	if f := s.victim(); f != nil {
+	if f := s.victim(); f != nil && s.roomToCarry(f) {
 		if err := s.carry(f); err != nil {
 			return orFull(err)
 		}
@@ -58,9 +58,10 @@ func (s *Spool) forgetOld() error {
 	return nil
 }
 
-// crowded reports whether the spool is more than 80 % full.
+// crowded reports whether the spool is more than 80 % full, or intake has no
+// room for one more file.
 func (s *Spool) crowded() bool {
-	return s.cfg.MaxBytes > 0 && s.used() > s.cfg.MaxBytes/5*4
+	return s.cfg.MaxBytes > 0 && s.used() > s.cfg.MaxBytes/5*4 || !s.roomForFile(forIntake)
 }
 
 // freshSnapshot begins a new file when a crowded spool has files that wait for a
@@ -96,6 +97,12 @@ func (s *Spool) victim() *spoolFile {
 		}
 	}
 	return nil
+}
+
+// roomToCarry reports whether the live bytes of a file fit without the last of
+// the reserve: half carried, they would free nothing.
+func (s *Spool) roomToCarry(f *spoolFile) bool {
+	return s.pos+2*f.live < s.room(forRecords) || s.cfg.MaxBytes == 0 || s.used()+2*s.cfg.FileBytes <= s.cfg.MaxBytes
 }
 
 // carry stores the live bytes of a file again in the current one. The file is

@@ -354,7 +354,7 @@ func (s *Spool) begin(h fileHeader) error {
 	}
 	h.seq = s.nextSeq
 	s.nextSeq++
-	snap := s.cur == nil || s.sinceSnapshot+1 >= snapshotEvery || s.table.snapshotSize() <= s.cfg.FileBytes/64
+	snap := s.cur == nil || s.sinceSnapshot+1 >= snapshotEvery || s.table.snapshotSize() <= s.cfg.FileBytes/64 || s.crowded()
 	f, w, err := s.cfg.createFile(h, func(w *groupWriter) error {
 		if !snap {
 			return nil

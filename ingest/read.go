@@ -46,7 +46,7 @@ func (s *Spool) beginRead(g *gen, kind recordKind, off, end int64) (*reading, er
 			x := t[i].sub(max(t[i].off(), off), min(t[i].end(), end))
 			f := s.slots[x.slot()]
 			// The run may go on into the pending group or the one in flight.
-			goesOn := kind == recExtent && g.lastLSN > s.written && t[i].end() == g.lastEnd
+			goesOn := kind == recExtent && g.lastLSN > s.written && x.pos() > s.writtenPos-mergeSpan
 			unwritten = unwritten || f == s.cur && (x.pos() >= s.writtenPos || goesOn)
 			r.runs, r.files = append(r.runs, x), append(r.files, f)
 		}
@@ -138,8 +138,11 @@ func (r *reading) load(f *spoolFile, pos int64) error {
 	r.plain = nil
 	h, plain, buf, err := f.readGroup(pos, *r.buf)
 	*r.buf = buf
-	if err != nil {
+	if errors.Is(err, errDamaged) {
 		return &damageError{f, err}
+	}
+	if err != nil {
+		return err
 	}
 	r.plain, r.file, r.pos, r.next = plain, f, pos, pos+diskSize(int(h.length))
 	return nil

@@ -377,28 +377,13 @@ func (s *Spool) settle() {
 }
 
 // salvage looks which groups of a file are still intact, after one was not, and
-// takes what is lost out of the tables: it becomes a gap. mu is held.
+// takes what is lost out of the tables: it becomes a gap. A file that cannot be
+// read now changes nothing. mu is held.
 func (s *Spool) salvage(f *spoolFile) {
-	if f.gone || f.slot >= len(s.slots) || s.slots[f.slot] != f {
+	if f.gone || s.slots[f.slot] != f {
 		return
 	}
-	type span struct {
-		kind recordKind
-		a, b int64
-	}
-	had := map[genKey][]span{}
-	for _, st := range s.table.order {
-		for _, g := range st.gens {
-			for _, kind := range []recordKind{recExtent, recDigest} {
-				for _, r := range slices.Clone(*g.table(kind)) {
-					if r.slot() == f.slot {
-						had[g.genKey] = append(had[g.genKey], span{kind, r.off(), r.end()})
-						g.table(kind).cut(r.off(), r.end(), s.dead)
-					}
-				}
-			}
-		}
-	}
+	intact := map[genKey][]runAt{}
 	_, err := f.scan(func(pos int64, _ groupHeader, plain []byte) error {
 		return eachRecord(plain, func(kind recordKind, body []byte) error {
 			if kind != recExtent && kind != recDigest {
@@ -408,32 +393,57 @@ func (s *Spool) salvage(f *spoolFile) {
 			if err != nil {
 				return err
 			}
-			for _, x := range had[h.genKey] {
-				a, b := max(x.a, h.off), min(x.b, h.off+int64(len(payload)))
-				if x.kind == kind && a < b {
-					t := s.genOf(h.genKey, h.source).table(kind)
-					t.cut(a, b, s.dead)
-					t.put(makeRun(a, b-a, f.slot, pos, s.clock.tick(h.wall)))
-					f.live += b - a
-				}
-			}
+			x := makeRun(h.off, int64(len(payload)), f.slot, pos, s.clock.tick(h.wall))
+			intact[h.genKey] = append(intact[h.genKey], runAt{kind, x})
 			return nil
 		})
 	})
 	if err != nil {
 		s.cfg.Log.Error("a damaged spool file cannot be read", "file", f.names.file, "err", err)
+		return
 	}
 	var streams []vault.StreamID
-	for k, spans := range had {
-		g := s.genOf(k, "")
-		for _, x := range spans {
-			if x.kind == recExtent && !g.data.covers(x.a, x.b) {
-				streams = append(streams, k.stream)
-				g.intent, g.offer = nil, nil
+	for _, st := range s.table.order {
+		for _, g := range st.gens {
+			if s.salvageGen(f, g, intact[g.genKey]) {
+				streams = append(streams, st.ID)
 			}
 		}
 	}
 	s.noteDamage(f, streams)
+}
+
+// runAt is an extent found in a file.
+type runAt struct {
+	kind recordKind
+	run
+}
+
+// salvageGen replaces the runs of a generation in a file by those that are
+// intact, and reports whether received bytes are lost.
+func (s *Spool) salvageGen(f *spoolFile, g *gen, intact []runAt) (lost bool) {
+	for _, kind := range []recordKind{recExtent, recDigest} {
+		t := g.table(kind)
+		had := slices.DeleteFunc(slices.Clone(*t), func(r run) bool { return r.slot() != f.slot })
+		for _, r := range had {
+			t.cut(r.off(), r.end(), s.dead)
+		}
+		for _, r := range had {
+			for _, x := range intact {
+				a, b := max(r.off(), x.off()), min(r.end(), x.end())
+				if x.kind == kind && a < b {
+					t.cut(a, b, s.dead)
+					t.put(x.sub(a, b))
+					f.live += b - a
+				}
+			}
+			lost = lost || kind == recExtent && !t.covers(r.off(), r.end())
+		}
+	}
+	if lost {
+		g.intent, g.offer = nil, nil
+	}
+	return lost
 }
 
 // covers reports whether the table holds all of [a, b).

@@ -1,0 +1,491 @@
+package ingest
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"logvault/internal/vfs"
+	"logvault/vault"
+)
+
+var (
+	crashSeeds = flag.Int("crash.seeds", 1000, "seeds of the crash test")
+	crashFirst = flag.Uint64("crash.first", 1, "first seed of the crash test")
+	crashOps   = flag.Int("crash.ops", 60, "operations per seed")
+)
+
+// TestCrash runs a spool under a model of its clients and of the sealer, cuts
+// the power (or fails one operation) at random points, and checks at the end
+// that every byte that was acknowledged as durable came out: once and in order
+// in its generation, or archived in the conflict stream.
+func TestCrash(t *testing.T) {
+	var crashes, conflicts, full atomic.Int64
+	workers := 2
+	next := make(chan uint64)
+	done := make(chan error)
+	for range workers {
+		go func() {
+			var err error
+			for seed := range next {
+				if err != nil {
+					continue
+				}
+				m := newModel(seed)
+				if err = m.run(*crashOps); err != nil {
+					err = fmt.Errorf("seed %d: %w (repeat: go test -run TestCrash -crash.first %d -crash.seeds 1)", seed, err, seed)
+				}
+				crashes.Add(int64(m.crashes))
+				conflicts.Add(int64(m.conflicts))
+				full.Add(int64(m.full))
+			}
+			done <- err
+		}()
+	}
+	for i := range *crashSeeds {
+		next <- *crashFirst + uint64(i)
+	}
+	close(next)
+	for range workers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("%d seeds: %d crashes, %d conflicts, %d times full", *crashSeeds, crashes.Load(), conflicts.Load(), full.Load())
+	if !t.Failed() && *crashSeeds >= 100 && (crashes.Load() == 0 || conflicts.Load() == 0 || full.Load() == 0) {
+		t.Error("the model did not reach what it is for")
+	}
+}
+
+// model is the world around a spool: what its clients sent and were told, and
+// the ledger.
+type model struct {
+	rng   *rand.Rand
+	mem   *vfs.Mem
+	s     *Spool
+	cfg   SpoolConfig
+	wall  time.Time
+	boot  time.Duration
+	fuse  int      // operations of the disk until it goes off, <0: never
+	cut   *vfs.Mem // the disk as the power cut left it
+	blown bool
+
+	gen    map[vault.StreamID]int64 // the generation that clients write to
+	sent   []*sent
+	ledger []sealed
+	meta   map[string]string // durable
+	maybe  map[string]string // set, not answered
+
+	crashes, conflicts, full int
+}
+
+// sent is one WRITE of a client.
+type sent struct {
+	key     genKey
+	off     int64
+	data    []byte
+	durable bool
+}
+
+// sealed is an entry of the ledger.
+type sealed struct {
+	piece vault.Piece
+	text  []byte
+}
+
+var errPower = errors.New("power cut")
+
+func newModel(seed uint64) *model {
+	m := &model{
+		rng: rand.New(rand.NewPCG(seed, 77)), mem: vfs.NewMem(), fuse: -1,
+		wall: time.Date(2026, 11, 21, 20, 0, 0, 0, time.UTC), boot: time.Hour,
+		gen: map[vault.StreamID]int64{}, meta: map[string]string{}, maybe: map[string]string{},
+	}
+	m.cfg = SpoolConfig{
+		Dir: "/spool", KeyDir: "/keys", Random: randomFrom(seed), Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return m.wall }, Boot: func() time.Duration { return m.boot },
+		FileBytes: 64 << 10, MaxBytes: int64(5+m.rng.IntN(8)) * 64 << 10,
+	}
+	return m
+}
+
+// hook is asked before each operation of the disk. When the fuse is burnt it
+// keeps the disk as a power cut would leave it now and fails this operation;
+// from then on nothing works.
+func (m *model) hook(op vfs.Op, _ string) error {
+	if m.blown {
+		return errPower
+	}
+	if m.fuse < 0 {
+		return nil
+	}
+	if m.fuse--; m.fuse >= 0 {
+		return nil
+	}
+	m.blown = true
+	m.cut = m.mem.CrashClone(m.rng)
+	return errPower
+}
+
+func (m *model) run(ops int) error {
+	m.cfg.FS = m.mem
+	if err := m.cfg.create(ctx); err != nil {
+		return err
+	}
+	if err := m.restart(); err != nil {
+		return err
+	}
+	for range ops {
+		m.fuse = -1
+		if m.rng.IntN(6) == 0 {
+			m.fuse = m.rng.IntN(25)
+		}
+		err := m.step()
+		switch {
+		case errors.Is(err, vault.ErrFull):
+			m.full++
+			m.fuse = -1
+			err = m.seal(true)
+		case err != nil && m.blown:
+			err = m.crash()
+		case err == nil && m.blown: // the operation did not need the disk operation that failed
+			err = m.crash()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return m.finish()
+}
+
+// crash goes on with what the power cut left.
+func (m *model) crash() error {
+	m.crashes++
+	for try := 0; ; try++ {
+		m.mem, m.blown, m.fuse = m.cut, false, -1
+		if try == 0 && m.rng.IntN(3) == 0 {
+			m.fuse = m.rng.IntN(40) // and again during the start
+		}
+		m.advance(time.Duration(m.rng.IntN(90)) * time.Minute)
+		err := m.restart()
+		if err == nil && !m.blown {
+			m.fuse = -1
+			break
+		}
+		if !m.blown {
+			return fmt.Errorf("restart: %w", err)
+		}
+	}
+	return m.recover()
+}
+
+func (m *model) restart() (err error) {
+	m.cfg.FS = vfs.NewFault(m.mem, m.hook)
+	m.s, err = m.cfg.open(ctx)
+	return err
+}
+
+// recover is what follows a start: the sealer finishes what it intended, the
+// clients send again what was not acknowledged as durable, in any order.
+func (m *model) recover() error {
+	for k, v := range m.maybe { // a group is there or not: read which
+		got := ""
+		m.s.Meta(k, func(kv vault.KV) error { got = string(kv.Value); return nil })
+		if got != v && got != m.meta[k] {
+			return fmt.Errorf("metadata %s is %q, expected %q or %q", k, got, v, m.meta[k])
+		}
+		m.meta[k] = got
+	}
+	clear(m.maybe)
+	for k, v := range m.meta {
+		got := ""
+		m.s.Meta(k, func(kv vault.KV) error { got = string(kv.Value); return nil })
+		if got != v {
+			return fmt.Errorf("metadata %s is %q, expected %q", k, got, v)
+		}
+	}
+	for _, in := range m.s.Pending() {
+		i := slices.IndexFunc(m.ledger, func(e sealed) bool {
+			return e.piece.Stream == in.Piece.Stream && e.piece.Gen == in.Piece.Gen && e.piece.Offset == in.Piece.Offset
+		})
+		if i < 0 {
+			if err := m.sealPiece(in.Piece); err != nil {
+				return fmt.Errorf("sealing the pending %+v: %w", in.Piece, err)
+			}
+		} else if err := m.s.Release(ctx, in.Piece, int64(i)); err != nil {
+			return err
+		}
+	}
+	again := slices.DeleteFunc(slices.Clone(m.sent), func(w *sent) bool { return w.durable })
+	m.rng.Shuffle(len(again), func(i, j int) { again[i], again[j] = again[j], again[i] })
+	for _, w := range again {
+		if err := m.send(w, m.rng.IntN(2) == 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send writes until there is room.
+func (m *model) send(w *sent, sync bool) error {
+	for try := 0; ; try++ {
+		err := m.s.Write(ctx, w.key.stream, w.key.gen, w.off, w.data, client, sync)
+		if errors.Is(err, vault.ErrFull) && try < 5 {
+			m.full++
+			if err := m.seal(true); err != nil {
+				return err
+			}
+			m.advance(2 * time.Second)
+			continue
+		}
+		if err == nil && sync {
+			w.durable = true
+		}
+		return err
+	}
+}
+
+func (m *model) advance(d time.Duration) {
+	m.boot += d
+	m.wall = m.wall.Add(d)
+	if m.rng.IntN(20) == 0 {
+		m.wall = m.wall.Add(-time.Duration(m.rng.IntN(7200)) * time.Second) // the clock was set back
+	}
+}
+
+// content is the byte that an honest client has at an offset.
+func content(k genKey, off int64, variant int) byte {
+	x := (uint64(off)*2654435761 + uint64(k.stream[0])*97 + uint64(k.gen)*1009 + uint64(variant)*31) * 0x9E3779B97F4A7C15 >> 40
+	if x%53 == 0 {
+		return '\n'
+	}
+	return 'a' + byte(x%26)
+}
+
+func text(k genKey, off, n int64, variant int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = content(k, off+int64(i), variant)
+	}
+	return b
+}
+
+func (m *model) step() error {
+	id := vault.StreamID{byte(1 + m.rng.IntN(3))}
+	g, known := m.gen[id]
+	if !known {
+		if err := m.s.AddStream(ctx, vault.StreamInfo{ID: id, Source: "proxy1", Name: []byte("access.log")}); err != nil {
+			return err
+		}
+		m.gen[id] = 0
+	}
+	switch n := m.rng.IntN(100); {
+	case n < 60:
+		return m.stepWrite(genKey{id, g})
+	case n < 70:
+		return m.commit(id)
+	case n < 75:
+		err := m.s.EndGeneration(ctx, id, g)
+		if err == nil {
+			m.gen[id]++
+			m.markDurable(func(w *sent) bool { return w.key == genKey{id, g} })
+		}
+		return err
+	case n < 80:
+		k, v := fmt.Sprint("k", m.rng.IntN(4)), fmt.Sprint(m.rng.Uint32())
+		m.maybe[k] = v
+		err := m.s.SetMeta(ctx, vault.KV{Key: k, Value: []byte(v)})
+		if err == nil {
+			m.meta[k] = v
+		}
+		if err == nil || errors.Is(err, vault.ErrFull) {
+			delete(m.maybe, k)
+		}
+		return err
+	case n < 84:
+		m.advance(time.Duration(m.rng.IntN(200)) * time.Minute)
+		return m.s.Sync(ctx)
+	case n < 86:
+		if err := m.s.Close(); err != nil {
+			return err
+		}
+		if err := m.restart(); err != nil {
+			return err
+		}
+		return m.recover()
+	case n < 88:
+		m.advance(26 * time.Hour)
+		return nil
+	default:
+		return m.seal(m.rng.IntN(2) == 0)
+	}
+}
+
+func (m *model) stepWrite(k genKey) error {
+	size := m.s.Size(k.stream, k.gen)
+	n := 1 + int64(m.rng.IntN(300))
+	if m.rng.IntN(4) == 0 {
+		n = 1 + int64(m.rng.IntN(12000))
+	}
+	off, variant := size, 0
+	switch m.rng.IntN(10) {
+	case 0, 1: // ahead, leaving a hole
+		off += int64(m.rng.IntN(2000))
+	case 2, 3, 4: // from the start of the page, as clients append
+		off = size &^ (blockSize - 1)
+	case 5: // anywhere, again or into a hole
+		off = m.rng.Int64N(size + 1)
+	case 6: // other bytes
+		off, variant = m.rng.Int64N(size+1), 1+m.rng.IntN(3)
+	case 7: // late
+		if k.gen > 0 {
+			k.gen = m.rng.Int64N(k.gen)
+			off = m.rng.Int64N(5000)
+		}
+	}
+	w := &sent{key: k, off: off, data: text(k, off, n, variant)}
+	m.sent = append(m.sent, w)
+	err := m.send(w, m.rng.IntN(2) == 0)
+	if errors.Is(err, vault.ErrFull) {
+		m.sent = m.sent[:len(m.sent)-1] // the client was told nothing; it may try later
+	}
+	return err
+}
+
+func (m *model) commit(id vault.StreamID) error {
+	err := m.s.Commit(ctx, id)
+	if err == nil {
+		m.markDurable(func(w *sent) bool { return w.key.stream == id })
+	}
+	return err
+}
+
+func (m *model) markDurable(match func(*sent) bool) {
+	for _, w := range m.sent {
+		w.durable = w.durable || match(w)
+	}
+}
+
+// seal takes what is due, as the sealer does, and stops anywhere.
+func (m *model) seal(all bool) error {
+	pieces, err := m.s.Due(ctx, vault.DueOptions{Now: m.wall, All: all, CutBytes: 20000, SameDay: sameUTCDay})
+	if err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		if err := m.sealPiece(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *model) sealPiece(p vault.Piece) error {
+	var data []byte
+	if p.Kind == vault.PieceData {
+		var err error
+		if data, err = m.s.Read(ctx, p, nil); err != nil {
+			return err
+		}
+	}
+	in := vault.Intent{Piece: p, Entry: fmt.Appendf(nil, "entry at %d", p.Offset), Size: int64(len(m.ledger))}
+	if err := m.s.Intend(ctx, in); err != nil {
+		return err
+	}
+	m.ledger = append(m.ledger, sealed{p, slices.Clone(data)})
+	return m.s.Release(ctx, p, int64(len(m.ledger)-1))
+}
+
+// finish lets the clients commit, ends all generations, seals the rest and
+// compares the ledger with what was acknowledged.
+func (m *model) finish() error {
+	m.fuse = -1
+	for id, g := range m.gen {
+		if err := m.commit(id); err != nil {
+			return err
+		}
+		if err := m.untilRoom(func() error { return m.s.EndGeneration(ctx, id, g) }); err != nil {
+			return err
+		}
+	}
+	for {
+		before := len(m.ledger)
+		if err := m.seal(true); err != nil {
+			return err
+		}
+		if len(m.ledger) == before {
+			break
+		}
+	}
+	if st := m.s.Stats(); st.Damaged > 0 {
+		return fmt.Errorf("a power cut was taken for damage: %+v", st)
+	}
+	return m.check()
+}
+
+func (m *model) untilRoom(do func() error) error {
+	for try := 0; ; try++ {
+		err := do()
+		if !errors.Is(err, vault.ErrFull) || try == 5 {
+			return err
+		}
+		if err := m.seal(true); err != nil {
+			return err
+		}
+		m.advance(2 * time.Second)
+	}
+}
+
+// check compares the ledger with the acknowledged writes.
+func (m *model) check() error {
+	type place struct {
+		genKey
+		off int64
+	}
+	prev := map[vault.StreamID]int64{}
+	next := map[genKey]int64{}
+	main := map[place]byte{}
+	apart := map[place][]byte{}
+	for i, e := range m.ledger {
+		p := e.piece
+		k := genKey{p.Stream, p.Gen}
+		if last, ok := prev[p.Stream]; ok && p.Prev != last || !ok && p.Prev != -1 {
+			return fmt.Errorf("entry %d: prev %d, expected %d", i, p.Prev, last)
+		}
+		prev[p.Stream] = int64(i)
+		if p.Offset != next[k] {
+			return fmt.Errorf("entry %d: offset %d, expected %d", i, p.Offset, next[k])
+		}
+		next[k] += p.Span
+		if p.Kind == vault.PieceData && int64(len(e.text)) != p.Span {
+			return fmt.Errorf("entry %d: %d bytes, expected %d", i, len(e.text), p.Span)
+		}
+		for j, c := range e.text {
+			if p.Conflict != nil {
+				at := place{genKey{p.Conflict.Stream, p.Conflict.Gen}, p.Conflict.Offset + int64(j)}
+				apart[at] = append(apart[at], c)
+				m.conflicts++
+			} else {
+				main[place{k, p.Offset + int64(j)}] = c
+			}
+		}
+	}
+	for _, w := range m.sent {
+		if !w.durable {
+			continue
+		}
+		for j, c := range w.data {
+			at := place{w.key, w.off + int64(j)}
+			if got, ok := main[at]; (!ok || got != c) && !slices.Contains(apart[at], c) {
+				return fmt.Errorf("stream %s gen %d offset %d: acknowledged byte %q is nowhere (in its place: %q, %v)", at.stream, at.gen, at.off, c, got, ok)
+			}
+		}
+	}
+	return nil
+}
