@@ -324,6 +324,9 @@ func (w *worker) begin(secret *[32]byte) (err error) {
 // before it takes a member: so the lowest unfinished member always has one,
 // and the consumer, which wants the members in order, never waits in vain.
 func (w *worker) run(ctx context.Context, j *job, free chan []byte) {
+	// Sorted however the loop ends: with the last buffer taken back, ctx is
+	// cancelled, and a worker that waits for a buffer may see that first.
+	defer w.tokens.sort()
 	defer func() { w.leaves = nil }() // it holds the secret's key schedule
 	for {
 		var buf []byte
@@ -335,7 +338,6 @@ func (w *worker) run(ctx context.Context, j *job, free chan []byte) {
 		i := int(j.next.Add(1)) - 1
 		if i >= len(j.lineFeeds) || ctx.Err() != nil {
 			free <- buf
-			w.tokens.sort()
 			return
 		}
 		w.hashBlocks(j, i)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,9 +25,9 @@ func boundaryTexts() map[string][]byte {
 		"line over 3 members":  []byte("a\n" + strings.Repeat("x", 3*MemberSize) + "\nb\n"),
 		"line ends at member":  []byte(strings.Repeat("x", MemberSize-1) + "\nnext\n"),
 		"line starts at end":   []byte(strings.Repeat("x", MemberSize-2) + "\nnext\n"),
-		"exactly two members":  bytes.Repeat([]byte("0123456\n"), 2*MemberSize/8),
+		"exactly two members":  bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopq\n"), 2*MemberSize/64),
 		"no LF in two members": bytes.Repeat([]byte{'x'}, 2*MemberSize),
-		"short lines":          bytes.Repeat([]byte{'\n'}, MemberSize+5),
+		"short lines":          bytes.Repeat([]byte("x\n\n"), 40_000),
 		"log":                  squidLog(25000),
 		"log, cut":             squidLog(25000)[:MemberSize+99],
 	}
@@ -72,7 +73,9 @@ func checkRoundTrip(t *testing.T, e *Encoder, raw []byte, k testKey) {
 		t.Errorf("naive root %v of %d lines, want %v of %d", naive, n, root, lines)
 	}
 	checkMembers(t, enc, ix, raw, k)
-	checkLinesOfMembers(t, enc, ix, raw, k)
+	if enc.Lines < 100_000 { // it renders every line of every subset
+		checkLinesOfMembers(t, enc, ix, raw, k)
+	}
 }
 
 // checkMembers decodes each member alone and compares what the index says of it.
@@ -282,5 +285,25 @@ func BenchmarkEncode(b *testing.B) {
 				mustEncode(b, e, raw, k)
 			}
 		})
+	}
+}
+
+// The workers' tables must be in order however the workers end: a worker that
+// finds nothing left to do races with the end of the segment. Once about 1 in 60
+// small segments had an index that could not be parsed.
+func TestSmallSegmentsHaveGoodIndexes(t *testing.T) {
+	k := newTestKey(t)
+	raw := squidLog(40)
+	want := wantTokens(logfmt.Squid, raw)
+	for _, workers := range []int{1, 2, 3} {
+		e, err := NewEncoder(Options{Codec: vault.Gzip, Level: 1, Workers: workers, Random: rand.Reader})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for round := range 300 {
+			if got := gotTokens(mustIndex(t, mustEncode(t, e, raw, k), k)); !slices.Equal(got, want) {
+				t.Fatalf("%d workers, round %d: %d tokens, want %d", workers, round, len(got), len(want))
+			}
+		}
 	}
 }

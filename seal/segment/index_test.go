@@ -189,7 +189,7 @@ func joinIndex(t testing.TB, header, dict []byte) []byte {
 func smallIndex(t testing.TB) []byte {
 	t.Helper()
 	k := newTestKey(t)
-	raw := append(squidLog(300), bytes.Repeat([]byte("x\n"), MemberSize/2)...)
+	raw := append(squidLog(40), bytes.Repeat([]byte("x\n"), MemberSize/2)...)
 	enc := mustEncode(t, newTestEncoder(t, vault.Gzip, 1), raw, k)
 	return decryptText(t, enc.Index, k)
 }
