@@ -197,7 +197,7 @@ func (*Request) Type() Type { return TypeRequest }
 
 func (e *Request) members(c *codec) {
 	c.hash("commit", &e.Commit)
-	c.optionalHash("object", &e.Object)
+	c.hash("object", &e.Object)
 	c.class("class", &e.Class)
 	c.oneOf("kind", &e.Kind, RequestExtract, RequestCat)
 }
