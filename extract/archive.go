@@ -77,31 +77,40 @@ func (a *archive) secret(ctx context.Context, c *candidate) (*pgp.Secret, error)
 	if key == nil {
 		return nil, &IntegrityError{"ledger", c.index, fmt.Sprintf("a key entry at index %d", index), "none"}
 	}
-	var missing, failed error
+	var missing, failed error // a wrap that is absent; one that does not open
 	for _, hash := range append([]vault.Hash{key.Wrap}, a.found.wraps[index]...) {
 		name := vault.WrapName(key.Day, key.Class, key.PublicHash, hash)
-		message, err := vault.ReadAll(ctx, a.keys, name, maxWrap)
-		if errors.Is(err, vault.ErrNotExist) {
-			missing = &IntegrityError{name, index, "the wrap of the period key", "no such object"}
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("period key of entry %d: %w", index, err)
-		}
-		if got := vault.HashOf(message); got != hash {
-			return nil, &IntegrityError{name, index, hash.String(), got.String()}
-		}
-		s, err := a.unwrap(ctx, key, message)
-		if err == nil {
+		s, err := a.openWrap(ctx, key, index, name, hash)
+		switch {
+		case err == nil:
 			a.secrets[index] = s
 			return s, nil
+		case errors.Is(err, vault.ErrNotExist):
+			missing = &IntegrityError{name, index, "the wrap of the period key", "no such object"}
+		default:
+			failed = err
 		}
-		failed = fmt.Errorf("opening %s: %w", name, err)
 	}
 	if failed != nil {
 		return nil, failed
 	}
 	return nil, a.absent(c, missing)
+}
+
+// openWrap reads, checks and opens one wrap.
+func (a *archive) openWrap(ctx context.Context, key *entry.Key, index int64, name string, want vault.Hash) (*pgp.Secret, error) {
+	message, err := vault.ReadAll(ctx, a.keys, name, maxWrap)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if got := vault.HashOf(message); got != want {
+		return nil, &IntegrityError{name, index, want.String(), got.String()}
+	}
+	s, err := a.unwrap(ctx, key, message)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	return s, nil
 }
 
 // unwrap opens one wrap and checks that it holds the secret of the key entry.

@@ -96,6 +96,9 @@ func Cat(ctx context.Context, o Options, r CatRequest, w io.Writer) (CatSummary,
 	if err := r.validate(); err != nil {
 		return CatSummary{}, fmt.Errorf("cat: %w", err)
 	}
+	if err := o.ready(); err != nil {
+		return CatSummary{}, err
+	}
 	tree, err := o.Tree(ctx)
 	if err != nil {
 		return CatSummary{}, fmt.Errorf("opening the ledger: %w", err)

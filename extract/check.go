@@ -171,6 +171,9 @@ func (c *checker) add(f Finding) {
 
 func (c *checker) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
 
+// openFile opens a file of the bundle.
+func (c *checker) openFile(name string) (vfs.File, error) { return c.fs.Open(c.path(name)) }
+
 // small reads a small file of the bundle.
 func (c *checker) small(name string, limit int64) ([]byte, error) {
 	return vfs.ReadFile(c.fs, c.path(name), limit)
@@ -275,7 +278,7 @@ func (c *checker) parseSums(text []byte) error {
 
 // hash hashes a file of the bundle.
 func (c *checker) hash(name string) (string, int64, error) {
-	f, err := c.fs.Open(c.path(name))
+	f, err := c.openFile(name)
 	if err != nil {
 		return "", 0, err
 	}

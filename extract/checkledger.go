@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 
-	"logvault/internal/vfs"
 	"logvault/ledger"
 	"logvault/ledger/entry"
 	"logvault/vault"
@@ -39,12 +38,12 @@ func (c *checker) checkCheckpoint() (bool, error) {
 
 // checkEntries checks that each entry is in the tree of the checkpoint.
 func (c *checker) checkEntries() (bool, error) {
-	ef, err := c.fs.Open(c.path(entriesName))
+	ef, err := c.openFile(entriesName)
 	if err != nil {
 		return false, err
 	}
 	defer ef.Close() // read-only: nothing to lose
-	pf, err := c.fs.Open(c.path(proofsName))
+	pf, err := c.openFile(proofsName)
 	if err != nil {
 		return false, err
 	}
@@ -78,9 +77,8 @@ func (c *checker) checkEntries() (bool, error) {
 	}
 }
 
-// newLines scans lines that end with LF. Unlike bufio.ScanLines it keeps a CR
-// and drops what follows the last LF never: that is a line of its own, which
-// no entry and no proof can be.
+// newLines scans lines that end with LF. Unlike bufio.ScanLines it keeps a CR,
+// and text after the last LF is an error.
 func newLines(r io.Reader) *bufio.Scanner {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxLedgerLine)
@@ -147,6 +145,3 @@ func use[T entry.Entry](c *checker, object string, index int64) (e T, ok bool) {
 	}
 	return e, ok
 }
-
-// openFile opens a file of the bundle.
-func (c *checker) openFile(name string) (vfs.File, error) { return c.fs.Open(c.path(name)) }

@@ -41,31 +41,19 @@ func (p *payload) checkTail(t *tail) {
 			p.find(CodeExtra, entriesName, "ledger entry %d, which the manifest does not speak of", i)
 		}
 	}
+	known := map[string]bool{}
+	for _, name := range fixedFiles {
+		known[name] = true
+	}
+	for _, f := range p.listed {
+		known[f.Name] = true
+	}
 	for name := range p.sums {
-		if isLines(name) && !p.hasLines(name) {
+		if !known[name] {
 			p.find(CodeExtra, name, "the manifest does not speak of it")
 		}
 	}
 	p.summarise(t)
-}
-
-// isLines tells whether a name is none of the fixed files.
-func isLines(name string) bool {
-	for _, fixed := range fixedFiles {
-		if name == fixed {
-			return false
-		}
-	}
-	return true
-}
-
-func (p *payload) hasLines(name string) bool {
-	for _, f := range p.listed {
-		if f.Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 // summarise repeats the statement of completeness in the report.

@@ -118,6 +118,17 @@ func (o Options) defaulted() Options {
 	return o
 }
 
+// ready refuses what would fail only after the request is on record.
+func (o *Options) ready() error {
+	if o.Opener == nil {
+		return fmt.Errorf("no auditor's key given: %w", pgp.ErrNoKey)
+	}
+	if err := o.Class.Valid(); err != nil {
+		return fmt.Errorf("register: %w", err)
+	}
+	return nil
+}
+
 // Run answers a request with a bundle in o.Dir. An invalid request and a
 // directory that is not empty (vault.ErrNotEmpty) are refused before anything
 // is recorded. After a failure the directory holds nothing of the answer. A
@@ -131,6 +142,9 @@ func Run(ctx context.Context, o Options, r *Request) (Summary, error) {
 	f, err := r.Scope.compile()
 	if err != nil {
 		return Summary{}, fmt.Errorf("request: %w", err)
+	}
+	if err := o.ready(); err != nil {
+		return Summary{}, err
 	}
 	if _, err := o.Tree(ctx); err != nil {
 		return Summary{}, fmt.Errorf("opening the ledger: %w", err)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"path"
 	"strings"
 	"testing"
@@ -229,7 +230,6 @@ func TestNotes(t *testing.T) {
 
 func TestDestroyed(t *testing.T) {
 	r := archiveOf(t)
-	r.must(r.fs.Chmod("/vault/keys", 0o700))
 	for name := range r.files("/vault/keys") {
 		r.must(r.fs.Remove(path.Join("/vault/keys", name)))
 	}
@@ -278,6 +278,33 @@ func TestAltered(t *testing.T) {
 	}
 }
 
+// TestRewrap checks that any whole wrap opens a period key.
+func TestRewrap(t *testing.T) {
+	r := archiveOf(t)
+	var name string
+	for wrap := range r.files("/vault/keys") {
+		name = "/vault/keys/" + wrap
+	}
+	old, err := vfs.ReadFile(r.fs, name, 1<<20)
+	r.must(err)
+	content, err := r.opener.Open(r.ctx, old)
+	r.must(err)
+	wrap, err := pgp.EncryptTo(rand.Reader, []pgp.Auditor{r.auditor}, content)
+	r.must(err)
+	r.put(vault.WrapName(destruction, "technical", r.public.Hash(), vault.HashOf(wrap)), wrap)
+	r.append(&entry.Rewrap{Header: r.header(), Key: r.key, Wrap: vault.HashOf(wrap), Recipients: []string{r.auditor.Fingerprint}})
+	req := asking(hour, hour.Add(time.Minute))
+	req.Scope.User = []string{"alice"}
+	r.overwrite(name, old[1:])
+	if sum := r.run("/damaged", req); sum.Lines != 2 {
+		t.Errorf("first wrap damaged: %d lines, expected 2", sum.Lines)
+	}
+	r.must(r.fs.Remove(name))
+	if sum := r.run("/missing", req); sum.Lines != 2 {
+		t.Errorf("first wrap missing: %d lines, expected 2", sum.Lines)
+	}
+}
+
 func TestWrongKey(t *testing.T) {
 	r := archiveOf(t)
 	_, sec, err := pgp.GenerateAuditor("Other <o@example.org>", nil, rand.Reader, epoch)
@@ -312,6 +339,14 @@ func TestRefusedEarly(t *testing.T) {
 		t.Error("a directory without a parent was accepted")
 	}
 	o := r.options("/answer")
+	keyless, classless := r.options("/answer"), r.options("/answer")
+	keyless.Opener, classless.Class = nil, ""
+	if _, err := Run(r.ctx, keyless, req); !errors.Is(err, pgp.ErrNoKey) {
+		t.Errorf("no key: got %v, expected pgp.ErrNoKey", err)
+	}
+	if _, err := Run(r.ctx, classless, req); err == nil {
+		t.Error("a register without a class was accepted")
+	}
 	_, other, err := ledger.GenerateKey(rand.Reader, "logs.example/main")
 	r.must(err)
 	r.trust = &ledger.Trust{Log: other, Origin: "logs.example/main"}
@@ -398,6 +433,49 @@ func TestOutputFails(t *testing.T) {
 				t.Fatalf("operation %d: left %v", fail, r.files("/answer"))
 			}
 		}
+	}
+}
+
+// TestCrashAfter checks that an answer that was given survives a power cut.
+func TestCrashAfter(t *testing.T) {
+	r := small(t)
+	for seed := range uint64(50) {
+		clone := r.fs.CrashClone(mathrand.New(mathrand.NewPCG(seed, 1)))
+		rep, err := CheckBundle(r.ctx, clone, "/answer", r.trust)
+		if err != nil || len(rep.Findings) > 0 {
+			t.Fatalf("seed %d: %v, %v", seed, err, rep.Findings)
+		}
+	}
+}
+
+// TestCrashDuring cuts the power before each operation on the bundle directory.
+// What is left is a whole bundle or none: SHA256SUMS never vouches for less.
+func TestCrashDuring(t *testing.T) {
+	r := archiveOf(t)
+	req := asking(hour, hour.Add(10*time.Minute))
+	req.Scope.User = []string{"alice"}
+	o := r.options("/answer")
+	n, partial := uint64(0), 0
+	o.FS = vfs.NewFault(r.fs, func(vfs.Op, string) error {
+		n++
+		for seed := range uint64(8) {
+			clone := r.fs.CrashClone(mathrand.New(mathrand.NewPCG(n, seed)))
+			text, err := vfs.ReadFile(clone, "/answer/"+sumsName, 1<<20)
+			if err != nil || !bytes.HasSuffix(text, []byte(saltName+"\n")) {
+				partial++
+				continue
+			}
+			rep, err := CheckBundle(r.ctx, clone, "/answer", r.trust)
+			if err != nil || len(rep.Findings) > 0 {
+				t.Errorf("operation %d, seed %d: whole sums, but %v, %v", n, seed, err, rep.Findings)
+			}
+		}
+		return nil
+	})
+	_, err := Run(r.ctx, o, req)
+	r.must(err)
+	if n < 40 || partial == 0 {
+		t.Errorf("%d operations, %d with an unfinished bundle: tests too little", n, partial)
 	}
 }
 

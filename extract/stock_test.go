@@ -78,3 +78,27 @@ func TestStockToolsRefuse(t *testing.T) {
 		t.Errorf("another key: accepted\n%s", out)
 	}
 }
+
+// TestWorkedExample runs the commands of docs/FORMAT-bundle.md.
+func TestWorkedExample(t *testing.T) {
+	text, err := os.ReadFile("../docs/FORMAT-bundle.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMP", t.TempDir())
+	t.Setenv("LC_ALL", "C")
+	blocks := strings.Split(string(text), "```sh\n")
+	if len(blocks) != 5 {
+		t.Fatalf("%d blocks of commands, expected 4", len(blocks)-1)
+	}
+	for _, block := range blocks[1:] {
+		commands, rest, _ := strings.Cut(block, "```\n```\n")
+		want, _, ok := strings.Cut(rest, "```\n")
+		if !ok {
+			t.Fatalf("no output after\n%s", commands)
+		}
+		if out, err := stock(t, "testdata/bundle-v1", "sh", "-c", commands); err != nil || out != want {
+			t.Errorf("%s: %v\n%s\nexpected\n%s", commands, err, out, want)
+		}
+	}
+}
