@@ -102,7 +102,7 @@ func (s *Spool) victim() *spoolFile {
 // roomToCarry reports whether the live bytes of a file fit without the last of
 // the reserve: half carried, they would free nothing.
 func (s *Spool) roomToCarry(f *spoolFile) bool {
-	return s.pos+2*f.live < s.room(forRecords) || s.cfg.MaxBytes == 0 || s.used()+2*s.cfg.FileBytes <= s.cfg.MaxBytes
+	return s.pos+2*f.live < s.room(forRecords) || s.cfg.MaxBytes == 0 || s.used() <= s.cfg.MaxBytes
 }
 
 // carry stores the live bytes of a file again in the current one. The file is

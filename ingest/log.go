@@ -108,12 +108,13 @@ func (s *Spool) aged() bool {
 
 // roomForFile reports whether one more file may be made.
 func (s *Spool) roomForFile(p purpose) bool {
-	spare := int64(0)
+	want, limit := s.cfg.FileBytes, s.cfg.MaxBytes
 	if p == forIntake {
-		spare = spareFiles
+		want += spareFiles * s.cfg.FileBytes
+	} else {
+		limit += spareFiles * s.cfg.FileBytes // many starts in a row can use up the reserve
 	}
-	want := (1 + spare) * s.cfg.FileBytes
-	if s.cfg.MaxBytes > 0 && s.used()+want > s.cfg.MaxBytes {
+	if s.cfg.MaxBytes > 0 && s.used()+want > limit {
 		return false
 	}
 	if s.cfg.Boot() < s.fullUntil {

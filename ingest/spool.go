@@ -43,7 +43,8 @@ type SpoolConfig struct {
 	Now    func() time.Time     // wall clock
 	Boot   func() time.Duration // CLOCK_BOOTTIME: never steps, counts suspend
 	Log    *slog.Logger
-	// MaxBytes bounds the space of the files in Dir, at least 4 files; 0 means
+	// MaxBytes bounds the space of the files in Dir, at least 4 files, of which 2
+	// are kept for the records of sealing; in need these may take 2 more. 0 means
 	// what the disk holds.
 	MaxBytes int64
 	// FileBytes is the size of one file, 4 to 128 MiB; 64 MiB if 0.
