@@ -15,7 +15,7 @@ import (
 const (
 	idleTimeout   = 15 * time.Minute // the Linux client hangs up after 5
 	stallTimeout  = time.Minute      // no byte within a record, or none taken of a reply
-	stopTimeout   = 5 * time.Second  // as stallTimeout for replies, when the server stops
+	stopTimeout   = 2 * time.Second  // as stallTimeout for replies, when the server stops
 	readBuffer    = 32 << 10
 	connInFlight  = 24 << 20 // bytes of calls of one connection
 	connCalls     = 256      // calls of one connection that run at one time
@@ -222,5 +222,9 @@ func (c *conn) writeOut(b []byte) error {
 // twice is harmless, and there is nobody to tell of an error.
 func (c *conn) abort() { _ = c.nc.Close() }
 
-// hangUp makes the reader stop; calls that run are finished and answered.
-func (c *conn) hangUp() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+// hangUp makes the reader stop; calls that run are finished, and answered if
+// the peer takes the answers in time.
+func (c *conn) hangUp() {
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // an error here means that it is closed
+	_ = c.nc.SetWriteDeadline(time.Now().Add(stopTimeout))
+}

@@ -111,9 +111,9 @@ func (s *Server) create(c *call) bool {
 	})
 }
 
-// makeEntry runs a procedure that makes something in a directory: make under
+// makeEntry runs a procedure that makes something in a directory: build under
 // the lock of the names, then after, if given, without it.
-func (s *Server) makeEntry(c *call, h []byte, name string, make func(*node, *wcc) (*node, status), after func(*node) status) bool {
+func (s *Server) makeEntry(c *call, h []byte, name string, build func(*node, *wcc) (*node, status), after func(*node) status) bool {
 	var n *node
 	var w wcc
 	dir, st := s.directory(c, h)
@@ -121,7 +121,9 @@ func (s *Server) makeEntry(c *call, h []byte, name string, make func(*node, *wcc
 		w.node = dir
 		if st = checkName(name); st == statusOK {
 			dir.tree.names.Lock()
-			n, st = s.makeIn(dir, &w, make)
+			if st = statusStale; !s.gone(dir) { // removed while the call waited
+				n, st = build(dir, &w)
+			}
 			dir.tree.names.Unlock()
 		}
 		if st == statusOK && after != nil {
@@ -142,14 +144,7 @@ func (s *Server) makeEntry(c *call, h []byte, name string, make func(*node, *wcc
 	return true
 }
 
-// makeIn refuses a directory that was removed while the call waited for it.
-func (s *Server) makeIn(dir *node, w *wcc, make func(*node, *wcc) (*node, status)) (*node, status) {
-	if s.gone(dir) {
-		return nil, statusStale
-	}
-	return make(dir, w)
-}
-
+// gone reports whether a node was removed for good; names is held.
 func (s *Server) gone(n *node) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

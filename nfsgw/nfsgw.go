@@ -132,7 +132,8 @@ type Server struct {
 	stats     counters
 	lastTime  atomic.Int64  // newest change time given out, ns
 	fullDelay time.Duration // how long a call waits before JUKEBOX
-	quiet     quietLog
+	refuseLog quietLog
+	fullLog   quietLog
 
 	sources atomic.Pointer[[]Source] // never changed in place
 

@@ -257,6 +257,9 @@ func (s *Server) runOnce(c *call, p *procedure) {
 	}
 	if c.full {
 		s.stats.full.Add(1)
+		if s.fullLog.allow(s.cfg.Now()) {
+			s.cfg.Log.Error("intake full: nfs clients are told to wait", "told", s.stats.full.Load())
+		}
 		s.pause(c.conn.ctx, s.fullDelay)
 	}
 }

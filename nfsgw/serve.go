@@ -120,7 +120,7 @@ const (
 // that they may not mount: without that answer mount(8) hangs for minutes.
 func (s *Server) refuse(nc net.Conn, why string, group *sync.WaitGroup, strangers chan struct{}) {
 	s.stats.refused.Add(1)
-	if s.quiet.allow(s.cfg.Now()) {
+	if s.refuseLog.allow(s.cfg.Now()) {
 		s.cfg.Log.Warn("nfs connection refused", "why", why, "refused", s.stats.refused.Load())
 	}
 	select {

@@ -1,0 +1,145 @@
+package nfsgw_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"logvault/fixtures/nfstest"
+)
+
+func TestMountPaths(t *testing.T) {
+	g := start(t, testConfig(newMemSink()))
+	c, root := g.mount()
+	d, _, err := c.Mkdir(root, "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := c.Mkdir(d, "e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	must[nfstest.Handle](t)(c.Create(root, "f"))
+	for path, want := range map[string]nfstest.Handle{
+		"/": root, "//": root, "/proxy": root, "/proxy/": root, "/d": d, "/proxy/d": d, "/d/e": e, "/proxy/d/./e/": e, "/..": root,
+	} {
+		if got, err := c.Mount(path); err != nil || string(got) != string(want) {
+			t.Errorf("mount %s: %v, or another handle", path, err)
+		}
+	}
+	for path, want := range map[string]nfstest.Status{
+		"": nfstest.Inval, "proxy": nfstest.Inval, "/none": nfstest.NoEnt, "/f": nfstest.NotDir, "/f/x": nfstest.NotDir, "/\x00": nfstest.Inval,
+	} {
+		_, err := c.Mount(path)
+		wantStatus(t, "mount "+path, err, want)
+	}
+	if _, err := c.Mount("/" + strings.Repeat("x", 2000)); err == nil {
+		t.Error("a path of 2000 bytes is accepted")
+	}
+}
+
+// TestMountList: DUMP shows the peer's own mounts, until it unmounts.
+func TestMountList(t *testing.T) {
+	g := start(t, twoSources(newMemSink()))
+	a, b := g.from("127.0.1.1")(nfstest.Options{}), g.from("127.0.1.2")(nfstest.Options{})
+	dump := func(c *nfstest.Client) (list []string) {
+		t.Helper()
+		body, err := c.Call(nfstest.Mount, 2, &nfstest.Encoder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := nfstest.NewDecoder(body)
+		for d.U32() == 1 {
+			list = append(list, string(d.Opaque())+" "+string(d.Opaque()))
+		}
+		if err := d.Err(); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(list)
+		return list
+	}
+	for _, path := range []string{"/", "/a", "/wide"} {
+		must[nfstest.Handle](t)(a.Mount(path))
+	}
+	must[nfstest.Handle](t)(b.Mount("/"))
+	if got := dump(a); !slices.Equal(got, []string{"127.0.1.1 /", "127.0.1.1 /a", "127.0.1.1 /wide"}) {
+		t.Errorf("mounts %q", got)
+	}
+	if err := a.Unmount("/a"); err != nil {
+		t.Fatal(err)
+	}
+	if got := dump(a); len(got) != 2 {
+		t.Errorf("after UMNT: %q", got)
+	}
+	if _, err := a.Call(nfstest.Mount, 4, &nfstest.Encoder{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := dump(a); len(got) != 0 {
+		t.Errorf("after UMNTALL: %q", got)
+	}
+	if got := dump(b); len(got) != 1 {
+		t.Errorf("UMNTALL of another client took its mount: %q", got)
+	}
+}
+
+// TestLimits: what FSINFO and FSSTAT say is what is so.
+func TestLimits(t *testing.T) {
+	g := start(t, testConfig(newMemSink()))
+	c, root := g.mount()
+	fi := must[nfstest.FSInfo](t)(c.Fsinfo(root))
+	if fi.WtMax != 1<<20 || fi.WtPref != 1<<20 || fi.MaxFileSize != 1<<53-1 {
+		t.Errorf("FSINFO %+v", fi)
+	}
+	total, free, err := c.Fsstat(root)
+	if err != nil || total != 1<<40 || free != 1<<39 {
+		t.Errorf("FSSTAT %d total, %d free, %v", total, free, err)
+	}
+	fh := must[nfstest.Handle](t)(c.Create(root, "f"))
+	if w, err := c.Write(fh, 0, make([]byte, fi.WtMax), nfstest.FileSync); err != nil || w.Count != fi.WtMax {
+		t.Errorf("WRITE of the largest size: %d taken, %v", w.Count, err)
+	}
+	if b, _, err := c.Read(fh, 0, fi.RtMax); err != nil || len(b) != int(fi.RtMax) {
+		t.Errorf("READ of the largest size: %d bytes, %v", len(b), err)
+	}
+}
+
+// TestDeafClient sends calls and reads no answers. It costs a bounded number of
+// bytes, holds up nobody else, and does not hold up the stop.
+func TestDeafClient(t *testing.T) {
+	g := start(t, testConfig(newMemSink()))
+	c, root := g.mount()
+	for i := range 300 {
+		must[nfstest.Handle](t)(c.Create(root, strings.Repeat("n", 200)+string(rune('a'+i%26))+string(rune('a'+i/26))))
+	}
+	deaf := g.raw()
+	call := new(nfstest.Encoder).Raw(rawCall(1, 2, nfstest.NFS, 3, 17, 0, 0, 0, 0)).Opaque(root).U64(0).U64(0).U32(1<<20, 1<<20).Bytes()
+	copy(call, new(nfstest.Encoder).U32(uint32(len(call)-4)|1<<31).Bytes())
+	if err := deaf.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	for {
+		n, err := deaf.Write(call)
+		sent += n
+		if err != nil {
+			break // the server reads no more
+		}
+		if sent > 256<<20 {
+			t.Fatal("the server takes calls without end")
+		}
+	}
+	if err := c.Null(); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	if _, err := c.ReadDir(root); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	begin := time.Now()
+	if err := g.close(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(begin); d > 10*time.Second {
+		t.Errorf("it held up the stop for %v", d)
+	}
+}
