@@ -174,7 +174,7 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 				w.before = func(string) error { return nil }
 				what := fmt.Sprintf("operation %d failed (%s)", n, failed)
 				w.reported(what, w.check)
-				for range 3 {
+				for range 2 {
 					c := w.crash(rng)
 					c.recover(what + ", power cut at the end")
 				}
@@ -200,6 +200,38 @@ func (w *world) retry(bad int) {
 		}
 	}
 	w.Fatal("100 steps, and still something is due")
+}
+
+// The ledger commits, says that it failed, and cannot be read either for the
+// rest of the round. The next round of the same process must find what was
+// committed: the period key, or the pieces.
+func TestCommittedButReportedAsFailed(t *testing.T) {
+	for nth, what := range map[int]string{1: "period key", 2: "pieces"} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t, few()...)
+			commits := 0
+			w.before = func(op string) error {
+				if strings.HasPrefix(op, "rename /state/ledger/checkpoint") {
+					if commits++; commits == nth {
+						return vfs.Executed(errDisk)
+					}
+				}
+				if commits >= nth {
+					return errDisk
+				}
+				return nil
+			}
+			if _, err := w.sealer.Step(context.Background(), true); !errors.Is(err, errDisk) {
+				t.Fatalf("step: %v, expected it to fail", err)
+			}
+			w.before = func(string) error { return nil }
+			w.drain()
+			w.check()
+			if keys := len(entriesOf[*entry.Key](w)); keys != 1 {
+				t.Errorf("%d period keys, expected the committed one to be found", keys)
+			}
+		})
+	}
 }
 
 // The vault is away for many rounds, then comes back.
