@@ -33,10 +33,11 @@ crash:
 	@scripts/setup crash
 	KILLS=$(KILLS) CUTS=$(CUTS) SEED=$(SEED) scripts/crash
 
-# Real counterparts: the Linux NFS client in a guest, Tessera's fsck, GnuPG.
+# Real counterparts: the Linux NFS client in a guest, Tessera's fsck. LOGVAULT_SAMPLE
+# names a large log to send through.
 e2e:
 	@scripts/setup e2e
-	$(GO) test -tags e2e -count=1 -timeout 30m ./ledger ./nfsgw
+	$(GO) test -tags e2e -count=1 -timeout 30m ./ledger ./nfsgw ./cmd/logvault
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME = 30s
