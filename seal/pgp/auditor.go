@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/mail"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -232,13 +232,13 @@ func expiry(k *packet.PublicKey, signature *packet.Signature) time.Time {
 func date(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
 // GenerateAuditor makes a Curve25519 key pair that never expires, both halves
-// armored. userID is a name or "Name <address>". With a passphrase the secret
+// armored. userID is a name or "Name <address>", without other brackets. With a passphrase the secret
 // half is encrypted under it (AES-256, iterated and salted SHA-256); with none
 // it is in clear. GnuPG 2.2 imports and uses both.
 func GenerateAuditor(userID string, passphrase []byte, random io.Reader, now time.Time) (pub, sec []byte, err error) {
 	name, address := userID, ""
-	if parsed, err := mail.ParseAddress(userID); err == nil {
-		name, address = parsed.Name, parsed.Address
+	if before, after, ok := strings.Cut(userID, " <"); ok && strings.HasSuffix(after, ">") {
+		name, address = before, strings.TrimSuffix(after, ">")
 	}
 	config := keyConfig(random, now)
 	config.S2KConfig = &s2k.Config{S2KMode: s2k.IteratedSaltedS2K, S2KCount: 16 << 20}

@@ -92,12 +92,15 @@ func fingerprintOf(t *testing.T, colons []byte) string {
 
 func TestGnuPGReadsSegmentsAndWraps(t *testing.T) {
 	gpg := newGPG(t)
-	pub, sec, err := GenerateAuditor("Auditor One <one@example.org>", nil, rand.Reader, time.Now())
+	pub, sec, err := GenerateAuditor("Auditor One, Ltd. <one@example.org>", nil, rand.Reader, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	gpg.run(sec, "--import")
 	auditor := mustAuditor(t, pub)
+	if auditor.UserID != "Auditor One, Ltd. <one@example.org>" {
+		t.Errorf("user id %q", auditor.UserID)
+	}
 	period, err := GeneratePeriod(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
