@@ -120,19 +120,8 @@ func seedOf(w *testvault.World) uint64 {
 // newest is the name of the segment that was sealed last.
 func newest(t *testing.T, w *testvault.World) string {
 	t.Helper()
-	tree := w.Log.Tree()
-	name := ""
-	err := tree.Entries(context.Background(), 0, tree.Size(), func(_ int64, data []byte) error {
-		e, err := entry.Decode(data)
-		if s, ok := e.(*entry.Segment); ok {
-			name = vault.SegmentName(s.Day, s.Object, s.Codec)
-		}
-		return err
-	})
-	if err != nil || name == "" {
-		t.Fatalf("no segment: %v", err)
-	}
-	return name
+	s := segmentOf(t, w)
+	return vault.SegmentName(s.Day, s.Object, s.Codec)
 }
 
 // TestRefusals: the copy has made one pass; then the primary seals more and

@@ -48,7 +48,8 @@
 // The memory is independent of the bytes stored. It holds 48 bytes for each
 // segment and each index (so about 100 MB for a million segments), some 150
 // bytes for each stream generation, wrap and request, and one buffer of 256 KiB
-// per job; at depth Content a segment's raw text (at most 64 MiB) per job as well.
+// per job. At depth Content texts are streamed too; a job then holds a segment's
+// index, its longest line, and what decompression needs.
 package verify
 
 import (
