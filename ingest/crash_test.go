@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +64,30 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestFaults is the same with single operations of the disk that fail, carried
+// out or not, instead of power cuts: the process stops, the power fails, the new
+// process replays, the clients send again.
+func TestFaults(t *testing.T) {
+	ops := []vfs.Op{vfs.OpOpen, vfs.OpOpenRW, vfs.OpCreate, vfs.OpRemove, vfs.OpReadDir, vfs.OpSyncDir,
+		vfs.OpWrite, vfs.OpRead, vfs.OpSync, vfs.OpTruncate, vfs.OpPrealloc}
+	for _, op := range ops {
+		for _, err := range []error{syscall.EIO, vfs.Executed(syscall.EIO), syscall.ENOSPC} {
+			t.Run(fmt.Sprintf("%s %T %v", op, err, err), func(t *testing.T) {
+				var crashes int
+				for seed := range uint64(30) {
+					m := newModel(seed)
+					m.failOp, m.failWith = op, err
+					if err := m.run(40); err != nil {
+						t.Fatalf("seed %d: %v", seed, err)
+					}
+					crashes += m.crashes
+				}
+				t.Logf("%d crashes", crashes)
+			})
+		}
+	}
+}
+
 // model is the world around a spool: what its clients sent and were told, and
 // the ledger.
 type model struct {
@@ -75,6 +100,10 @@ type model struct {
 	fuse  int      // operations of the disk until it goes off, <0: never
 	cut   *vfs.Mem // the disk as the power cut left it
 	blown bool
+
+	failOp   vfs.Op // instead of a power cut, one operation of this kind fails
+	failWith error
+	failed   bool
 
 	gen    map[vault.StreamID]int64 // the generation that clients write to
 	sent   []*sent
@@ -122,11 +151,15 @@ func (m *model) hook(op vfs.Op, _ string) error {
 	if m.blown {
 		return errPower
 	}
-	if m.fuse < 0 {
+	if m.fuse < 0 || m.failOp != "" && op != m.failOp {
 		return nil
 	}
 	if m.fuse--; m.fuse >= 0 {
 		return nil
+	}
+	if m.failOp != "" {
+		m.failed = true
+		return m.failWith
 	}
 	m.blown = true
 	m.cut = m.mem.CrashClone(m.rng)
@@ -145,6 +178,9 @@ func (m *model) run(ops int) error {
 		m.fuse = -1
 		if m.rng.IntN(6) == 0 {
 			m.fuse = m.rng.IntN(25)
+			if m.failOp != "" {
+				m.fuse = m.rng.IntN(3)
+			}
 		}
 		err := m.step()
 		switch {
@@ -152,6 +188,8 @@ func (m *model) run(ops int) error {
 			m.full++
 			m.fuse = -1
 			err = m.seal(true)
+		case err != nil && m.failed: // the process stops, and then the power fails
+			err = m.stop(err)
 		case err != nil && m.blown:
 			err = m.crash()
 		case err == nil && m.blown: // the operation did not need the disk operation that failed
@@ -162,6 +200,24 @@ func (m *model) run(ops int) error {
 		}
 	}
 	return m.finish()
+}
+
+// stop is what the process does after an error: nothing more. Once a sync
+// failed, the spool takes nothing any more.
+func (m *model) stop(err error) error {
+	m.failed, m.fuse = false, -1
+	if errors.Is(err, ErrSyncFailed) && m.s != nil {
+		for id := range m.gen {
+			if err := m.s.Write(ctx, id, 0, 0, []byte("x"), client, true); !errors.Is(err, ErrSyncFailed) {
+				return fmt.Errorf("a write after a failed sync: %w", err)
+			}
+			if err := m.s.Commit(ctx, id); !errors.Is(err, ErrSyncFailed) {
+				return fmt.Errorf("a commit after a failed sync: %w", err)
+			}
+		}
+	}
+	m.cut = m.mem.CrashClone(m.rng)
+	return m.crash()
 }
 
 // crash goes on with what the power cut left.
@@ -177,6 +233,10 @@ func (m *model) crash() error {
 		if err == nil && !m.blown {
 			m.fuse = -1
 			break
+		}
+		if m.failed {
+			m.failed, m.cut = false, m.mem.CrashClone(m.rng)
+			continue
 		}
 		if !m.blown {
 			return fmt.Errorf("restart: %w", err)
