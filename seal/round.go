@@ -96,6 +96,7 @@ func (r *round) seal(ctx context.Context, all bool) error {
 // ofPiece marks an error of one piece alone: the round goes on with the others.
 type ofPiece struct{ error }
 
+// Unwrap returns the error itself.
 func (e ofPiece) Unwrap() error { return e.error }
 
 // piece brings one piece to the point where only its entries are missing. Its
@@ -107,6 +108,9 @@ func (r *round) piece(ctx context.Context, p vault.Piece) error {
 	class, err := r.class(p.Source)
 	if err != nil {
 		return ofPiece{err}
+	}
+	if p.Record.IsZero() {
+		return ofPiece{errors.New("no record date to count its retention from")}
 	}
 	if err := r.read(ctx, p); err != nil {
 		return ofPiece{err}

@@ -92,6 +92,7 @@ func TestOneBadPiece(t *testing.T) {
 		"no LF":      {data("proxy1", stream(9), 0, 0, []byte("half a line")), "not whole"},
 		"empty":      {data("proxy1", stream(9), 0, 0, nil), "span 0"},
 		"bad class":  {data("broken", stream(9), 0, 0, lines("x", 1)), "no time zone"},
+		"no date":    {data("proxy1", stream(9), 0, 0, lines("x", 1), at(time.Time{})), "no record date"},
 		"bad name":   {data("proxy1", stream(9), 0, 0, lines("x", 1), func(p *vault.Piece) { p.Name = make([]byte, 1<<20) }), "encoding a segment"},
 		"too large":  {data("proxy1", stream(9), 0, 0, bytes.Repeat([]byte("\n"), segment.MaxRaw+1)), "span 67108865"},
 		"bad stream": {data("proxy1", stream(9), 0, 0, lines("x", 1), func(p *vault.Piece) { p.Prev = -7; p.Cut = "odd" }), "cut"},
