@@ -126,6 +126,7 @@ type checked struct {
 	left int64
 }
 
+// Read returns the object's bytes, the last ones only if all are as they should be.
 func (c *checked) Read(b []byte) (int, error) {
 	if c.left == 0 {
 		return 0, io.EOF

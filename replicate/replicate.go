@@ -157,11 +157,11 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 		o.Sleep = sleep
 	}
 	p := &pass{o: o, limit: newLimiter(o.Rate, o.Now, o.Sleep)}
+	err := p.run(ctx)
 	p.sum.Immutability = "none"
 	if l, ok := o.To.(leveler); ok {
 		p.sum.Immutability = l.Immutability()
 	}
-	err := p.run(ctx)
 	if err == nil {
 		o.Log.Info("replicated", "size", p.sum.Size, "copied", p.sum.Copied, "bytes", p.sum.Bytes, "present", p.sum.Present)
 	}
@@ -199,4 +199,5 @@ type seen struct {
 	any  bool // the root is not known
 }
 
+// String names the head in errors.
 func (s seen) String() string { return fmt.Sprintf("%s at size %d", s.what, s.size) }

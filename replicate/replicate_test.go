@@ -40,8 +40,8 @@ func TestPassCopiesEverything(t *testing.T) {
 	from := load(t, w.Vault)
 	same(t, from, r.files())
 	cp := w.Log.Checkpoint()
-	if sum.Size != cp.Size || sum.Root != cp.Root || sum.Copied != 6 || sum.Present != 0 || !sum.Cosigned {
-		t.Errorf("summary %+v, expected 6 objects copied at size %d, cosigned", sum, cp.Size)
+	if sum.Size != cp.Size || sum.Root != cp.Root || sum.Copied != 6 || sum.Present != 0 || !sum.Cosigned || sum.Immutability != "mode" {
+		t.Errorf("summary %+v, expected 6 objects copied at size %d, cosigned, mode", sum, cp.Size)
 	}
 	line := r.files()[r.files().Find("ledger/cosignatures/")]
 	if _, err := ledger.VerifyCosignature(cp, line, r.cosignV); err != nil {

@@ -163,6 +163,7 @@ func (w *worker) text(j job, object, index string, r io.Reader, secret *pgp.Secr
 // tolerant goes on when its reader has given up: the others still want the text.
 type tolerant struct{ w *io.PipeWriter }
 
+// Write never fails because of the reader.
 func (t tolerant) Write(p []byte) (int, error) {
 	if _, err := t.w.Write(p); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 		return 0, err
