@@ -92,6 +92,7 @@ func blame(t testing.TB, r vault.Reader, tr *ledger.Trust) []string {
 // TestEveryByte XORs bytes of every file; the audit must name that file and no
 // other. It takes every byte of small files and of both ends of large ones.
 func TestEveryByte(t *testing.T) {
+	t.Parallel()
 	r, tr := auditLog(t)
 	if found := blame(t, r, tr); found != nil {
 		t.Fatalf("the log as it is: %v", found)

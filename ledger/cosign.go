@@ -93,9 +93,13 @@ func newCosignVerifier(vkey string) (*cosignVerifier, error) {
 	return v, nil
 }
 
-func (v *cosignVerifier) Name() string    { return v.name }
+// Name returns the key's name.
+func (v *cosignVerifier) Name() string { return v.name }
+
+// KeyHash returns the key's hash.
 func (v *cosignVerifier) KeyHash() uint32 { return v.hash }
 
+// Verify reports whether sig, time and signature, is a cosignature of body.
 func (v *cosignVerifier) Verify(body, sig []byte) bool {
 	if len(sig) != 8+ed25519.SignatureSize {
 		return false

@@ -90,12 +90,14 @@ type DamageError struct {
 	Detail string // what was expected and what was found
 }
 
+// Error names the file and what is wrong with it.
 func (e *DamageError) Error() string { return fmt.Sprintf("%s: %s", e.Name, e.Detail) }
 
 // CopyError says that entries were committed to the record but not, or not
 // wholly, copied to the vault. The next Append or SyncCopy copies them.
 type CopyError struct{ Err error }
 
+// Error says that the entries stand.
 func (e *CopyError) Error() string { return "committed, but not copied to the vault: " + e.Err.Error() }
 
 // Unwrap returns the store's error.

@@ -64,6 +64,7 @@ type FieldError struct {
 	Err    error
 }
 
+// Error names the type and the member.
 func (e *FieldError) Error() string {
 	if e.Member == "" {
 		return fmt.Sprintf("%s entry: %v", e.Type, e.Err)

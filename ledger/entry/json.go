@@ -20,6 +20,7 @@ const (
 	kindObject
 )
 
+// String returns the kind with its article.
 func (k kind) String() string {
 	return [...]string{"a string", "an integer", "a boolean", "an array", "an object"}[k]
 }
