@@ -133,10 +133,7 @@ func CheckBundle(ctx context.Context, fsys vfs.FS, dir string, trust *ledger.Tru
 	if trust == nil {
 		return Report{}, errors.New("checking a bundle: no pinned ledger key")
 	}
-	c := &checker{
-		ctx: ctx, fs: fsys, dir: dir, trust: trust,
-		sums: map[string]string{}, sizes: map[string]int64{}, entries: map[int64]provenEntry{},
-	}
+	c := newChecker(ctx, fsys, dir, trust)
 	for _, stage := range []func() (bool, error){c.checkFiles, c.checkCheckpoint, c.checkEntries, c.checkPayload} {
 		on, err := stage()
 		if err != nil {
@@ -150,6 +147,13 @@ func CheckBundle(ctx context.Context, fsys vfs.FS, dir string, trust *ledger.Tru
 		return c.report, c.newer
 	}
 	return c.report, nil
+}
+
+func newChecker(ctx context.Context, fsys vfs.FS, dir string, trust *ledger.Trust) *checker {
+	return &checker{
+		ctx: ctx, fs: fsys, dir: dir, trust: trust,
+		sums: map[string]string{}, sizes: map[string]int64{}, entries: map[int64]provenEntry{},
+	}
 }
 
 // find reports an error.

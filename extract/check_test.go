@@ -49,18 +49,28 @@ func (r *rig) check() Report {
 	return rep
 }
 
-// TestCheckEveryByte flips one bit of each byte of each file of a bundle.
+// TestCheckEveryByte flips one bit of each byte of each file of a bundle. For
+// the texts, which no stage parses, it runs the one stage that hashes them.
 func TestCheckEveryByte(t *testing.T) {
 	for name := range small(t).files("/answer") {
 		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
 			t.Parallel()
 			r := small(t)
 			data := r.files("/answer")[name]
+			check := r.check
+			if name == readmeName || name == scriptName || name == attestationName {
+				check = func() Report {
+					c := newChecker(r.ctx, r.fs, "/answer", r.trust)
+					_, err := c.checkFiles()
+					r.must(err)
+					return c.report
+				}
+			}
 			for i := range data {
 				bad := bytes.Clone(data)
 				bad[i] ^= 0x01
 				r.overwrite("/answer/"+name, bad)
-				rep := r.check()
+				rep := check()
 				if rep.OK() {
 					t.Fatalf("byte %d changed: not found", i)
 				}
