@@ -3,9 +3,11 @@ package ledger_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -285,5 +287,93 @@ func TestAuditStops(t *testing.T) {
 	cancel()
 	if err := tree.Audit(cancelled, func(ledger.Problem) error { return nil }); err == nil {
 		t.Error("audit with a cancelled context: no error")
+	}
+}
+
+// switching shows one published checkpoint to the opening of a tree and
+// another to what comes after.
+func switching(t *testing.T, r vault.Reader, tr *ledger.Trust, later []byte) []ledger.Problem {
+	t.Helper()
+	files := make(map[string][]byte)
+	tree, err := ledger.OpenTree(ctx, overlay{r, files}, vault.LedgerPrefix, tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[vault.CheckpointName(vault.LedgerPrefix)] = later
+	return problems(t, tree)
+}
+
+// TestCheckpointChangesMeanwhile: growth during an audit is in order; a
+// checkpoint that shrinks, forks, loses its signature or goes away is not.
+func TestCheckpointChangesMeanwhile(t *testing.T) {
+	r, tr := auditLog(t)
+	head := func(size int64, root vault.Hash) []byte {
+		return signNote(t, fmt.Sprintf("%s\n%d\n%s\n", testOrigin, size, base64.StdEncoding.EncodeToString(root[:])))
+	}
+	root := openTree(t, r).Root()
+	for _, c := range []struct {
+		what, code string
+		later      []byte
+	}{
+		{"grown", "", head(1000, vault.HashOf(nil))},
+		{"the same, signed again by others", "", append(head(259, root), "— x AAAAAAA=\n"...)},
+		{"shrunk", ledger.ProblemWrong, head(258, root)},
+		{"forked", ledger.ProblemWrong, head(259, vault.HashOf(nil))},
+		{"garbage", ledger.ProblemWrong, []byte("x")},
+		{"gone", ledger.ProblemMissing, nil},
+	} {
+		found := switching(t, r, tr, c.later)
+		switch {
+		case c.code == "" && len(found) == 0:
+		case len(found) == 1 && found[0].Code == c.code && found[0].Name == vault.CheckpointName(vault.LedgerPrefix):
+		default:
+			t.Errorf("%s: %+v, expected code %q", c.what, found, c.code)
+		}
+	}
+	// Growth excuses nothing but the right edge.
+	files := map[string][]byte{vault.BundleName(vault.LedgerPrefix, 0, 256): nil}
+	if found := switching(t, overlay{r, files}, tr, head(1000, vault.HashOf(nil))); len(found) != 1 {
+		t.Errorf("a full bundle missing while the log grows: %+v", found)
+	}
+}
+
+// TestHostileTree reads single things from a log with one bad file: an error
+// that names it, never other data.
+func TestHostileTree(t *testing.T) {
+	l, cfg := newLog(t)
+	grow(t, l, 600)
+	for name, entryIndex := range map[string]int64{
+		vault.BundleName(vault.LedgerPrefix, 0, 256):  0,
+		vault.BundleName(vault.LedgerPrefix, 2, 88):   512,
+		vault.TileName(vault.LedgerPrefix, 0, 1, 256): 256,
+		vault.TileName(vault.LedgerPrefix, 0, 2, 88):  599,
+		vault.TileName(vault.LedgerPrefix, 1, 0, 2):   10,
+	} {
+		good, err := vault.ReadAll(ctx, cfg.Copy, name, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flipped := bytes.Clone(good)
+		flipped[3] ^= 1
+		for what, bad := range map[string][]byte{
+			"absent": nil, "empty": {}, "short": good[:len(good)-1], "long": append(bytes.Clone(good), 0),
+			"flipped": flipped, "huge": make([]byte, 17<<20),
+		} {
+			tree := openTree(t, overlay{cfg.Copy, map[string][]byte{name: bad}})
+			_, err := tree.Entry(ctx, entryIndex)
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s %s: error %v, expected one that names it", name, what, err)
+			}
+			err = tree.Files(ctx, 0, func(name string, data []byte) error {
+				stored, err := vault.ReadAll(ctx, cfg.Copy, name, 1<<20)
+				if err == nil && !bytes.Equal(stored, data) {
+					err = fmt.Errorf("other data for %s", name)
+				}
+				return err
+			})
+			if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "other data") {
+				t.Errorf("files with %s %s: %v", name, what, err)
+			}
+		}
 	}
 }
