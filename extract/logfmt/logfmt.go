@@ -234,6 +234,9 @@ func hostOf(method, url []byte) []byte {
 	return hostPart(authority, string(method) == "CONNECT")
 }
 
+// separator marks the bytes that hostPart looks for.
+var separator = [256]bool{':': true, '@': true, '/': true, '?': true, '#': true}
+
 // hostPart takes what follows the authority, the user info, the port and the
 // brackets off. A CONNECT target must have a port: "CONNECT error:…" of a broken
 // request is no host. It is one pass, because it runs for every line sealed.
@@ -241,6 +244,9 @@ func hostPart(authority []byte, needPort bool) []byte {
 	start, colon, end := 0, -1, len(authority)
 scan:
 	for i, c := range authority {
+		if !separator[c] {
+			continue
+		}
 		switch c {
 		case ':':
 			colon = i

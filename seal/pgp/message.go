@@ -28,57 +28,14 @@ func newMessage(w io.Writer, random io.Reader, to []*packet.PublicKey) (io.Write
 			return nil, fmt.Errorf("encrypting to %X: %w", key.Fingerprint, err)
 		}
 	}
-	sealed, err := packet.SerializeSymmetricallyEncrypted(w, packet.CipherAES256, false, packet.CipherSuite{}, session, config)
+	sealed, err := newSealed(w, random, session)
 	if err != nil {
 		return nil, fmt.Errorf("encrypting: %w", err)
 	}
-	literal, err := packet.SerializeLiteral(sealed, true, "", 0)
-	if err != nil {
-		return nil, fmt.Errorf("encrypting: %w", err)
-	}
-	return &pieceWriter{w: literal}, nil
+	return sealed, nil
 }
 
-// pieceWriter passes on what is written in pieces of exactly pieceSize, so that
-// the packets' partial lengths do not depend on how the caller writes.
-type pieceWriter struct {
-	w    io.WriteCloser
-	buf  [pieceSize]byte
-	used int
-	err  error // sticky
-}
-
-func (p *pieceWriter) Write(data []byte) (int, error) {
-	written := 0
-	for len(data) > 0 && p.err == nil {
-		n := copy(p.buf[p.used:], data)
-		p.used += n
-		data = data[n:]
-		if p.used == pieceSize {
-			_, p.err = p.w.Write(p.buf[:])
-			p.used = 0
-		}
-		if p.err == nil {
-			written += n
-		}
-	}
-	return written, p.err
-}
-
-// Close writes the last piece, the MDC and the ends of the packets.
-func (p *pieceWriter) Close() error {
-	if p.err != nil {
-		return p.err
-	}
-	if p.used > 0 {
-		if _, p.err = p.w.Write(p.buf[:p.used]); p.err != nil {
-			return p.err
-		}
-	}
-	err := p.w.Close()
-	p.err = errors.New("message is closed")
-	return err
-}
+var errClosed = errors.New("message is closed")
 
 // EncryptTo encrypts data to all of to, which must not be empty: the form of
 // wraps and register records.

@@ -60,8 +60,8 @@ const (
 	maxPublic  = 4 << 10  // the public packets of a period key
 )
 
-// pieceSize is how much go-crypto is given at once: with small writes its
-// partial-length packets cost more than its cipher.
+// pieceSize is the partial length that packets are written in, and how much is
+// read at once.
 const pieceSize = 64 << 10
 
 // periodTime is the creation time of every period key and its signatures.
