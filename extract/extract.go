@@ -1,5 +1,6 @@
 // Package extract answers lawful requests: it searches the archive, writes the
-// answer as a bundle and checks bundles. It is the only package that decrypts.
+// answer as a bundle and checks bundles. It is the only package that writes log
+// lines in clear.
 //
 // A request (Request, a TOML file) names who asks, on what ground, and a scope:
 // a window of time and selectors. Run takes it through these steps:
