@@ -61,6 +61,7 @@ func (s *Server) newConn(ctx context.Context, nc net.Conn, peer netip.Addr) *con
 // replies are sent, and the time-out is set.
 type socket struct{ c *conn }
 
+// Read implements io.Reader.
 func (k socket) Read(p []byte) (int, error) {
 	k.c.flush()
 	wait := idleTimeout

@@ -19,14 +19,18 @@ import (
 
 var errPower = errors.New("power is off")
 
-// machine is a gateway with the real spool on a disk in memory, whose power
-// can be cut.
+// machine is a gateway with the real spool on a disk in memory that can fail.
 type machine struct {
-	t    *testing.T
-	disk *vfs.Mem
-	off  *atomic.Bool // of the present disk: every operation fails
-	g    *gateway
+	t     *testing.T
+	disk  *vfs.Mem
+	fault *atomic.Int32 // of the present process: a fault below
+	g     *gateway
 }
+
+const (
+	diskGone  = 1 // every operation fails: the process is dead
+	syncFails = 2
+)
 
 func newMachine(t *testing.T) *machine {
 	m := &machine{t: t, disk: vfs.NewMem()}
@@ -38,10 +42,10 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-func (m *machine) config() (ingest.SpoolConfig, *atomic.Bool) {
-	off := new(atomic.Bool)
-	fsys := vfs.NewFault(m.disk, func(vfs.Op, string) error {
-		if off.Load() {
+func (m *machine) config() (ingest.SpoolConfig, *atomic.Int32) {
+	fault := new(atomic.Int32)
+	fsys := vfs.NewFault(m.disk, func(op vfs.Op, _ string) error {
+		if f := fault.Load(); f == diskGone || f == syncFails && op == "sync" {
 			return errPower
 		}
 		return nil
@@ -51,68 +55,101 @@ func (m *machine) config() (ingest.SpoolConfig, *atomic.Bool) {
 	return ingest.SpoolConfig{
 		FS: fsys, Dir: "/spool", KeyDir: "/keys", Random: rand.Reader, Now: time.Now,
 		Boot: func() time.Duration { return time.Since(begin) }, Log: c.Log, FileBytes: 4 << 20,
-	}, off
+	}, fault
 }
 
 func (m *machine) boot(addr string) {
 	m.t.Helper()
-	cfg, off := m.config()
+	cfg, fault := m.config()
 	spool, err := ingest.OpenSpool(context.Background(), cfg)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.off = off
+	m.fault = fault
 	m.g = startAt(m.t, testConfig(spool), addr)
 }
 
 // powerCut turns the disk off, keeps of it what a cut would leave, and boots.
 func (m *machine) powerCut(rng *mrand.Rand) {
-	m.off.Store(true)
+	m.fault.Store(diskGone)
 	m.disk = m.disk.CrashClone(rng)
 	_ = m.g.close() // it fails, and answers nothing that needs the disk
 	m.boot(m.g.addr)
 }
 
-// TestSpoolPowerCuts: four clients write, rename and truncate while the power
-// is cut three times. What they committed is there, byte for byte.
-func TestSpoolPowerCuts(t *testing.T) {
-	for range 6 {
+// kill ends the process: what it wrote stays, synced or not.
+func (m *machine) kill(*mrand.Rand) {
+	m.fault.Store(diskGone)
+	_ = m.g.close() // as above
+	m.boot(m.g.addr)
+}
+
+// failSync lets the next sync fail, which must end the gateway, and starts it
+// again on the same disk: what was not synced can still be read there, but a
+// later power cut takes it away.
+func (m *machine) failSync(*mrand.Rand) {
+	m.fault.Store(syncFails)
+	if err := <-m.g.err; !errors.Is(err, errPower) {
+		m.t.Errorf("after a failed sync Serve returned %v", err)
+	}
+	m.g.once.Do(func() {}) // it has ended
+	m.fault.Store(diskGone)
+	m.boot(m.g.addr)
+}
+
+// TestSpoolFaults: four clients write, rename and truncate through faults of
+// all kinds and then a power cut. What they committed is there, byte for byte.
+func TestSpoolFaults(t *testing.T) {
+	for name, faults := range map[string][]func(*machine, *mrand.Rand){
+		"power cuts":       {(*machine).powerCut, (*machine).powerCut, (*machine).powerCut},
+		"kills":            {(*machine).kill, (*machine).kill, (*machine).kill},
+		"failed syncs":     {(*machine).failSync, (*machine).failSync},
+		"failed, then cut": {(*machine).failSync, (*machine).powerCut, (*machine).failSync, (*machine).powerCut},
+		"killed, then cut": {(*machine).kill, (*machine).powerCut, (*machine).kill, (*machine).powerCut},
+	} {
 		seed := mrand.Uint64()
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			rng := mrand.New(mrand.NewPCG(seed, 0))
-			m := newMachine(t)
-			written := make(chan struct{}, 4*busyWrites)
-			want := make([][]byte, 4)
-			var clients sync.WaitGroup
-			for i := range want {
-				c := m.g.dial(nfstest.Options{Reconnect: true, Depth: 8, Backoff: time.Millisecond, Patience: time.Millisecond, FirstXID: uint32(i) << 24})
-				r := mrand.New(mrand.NewPCG(seed, uint64(i)+1))
-				clients.Go(func() { want[i] = busyClient(t, c, i, r, written) })
-			}
-			for range 3 {
-				for range 200 + rng.IntN(400) {
-					<-written
-				}
-				m.powerCut(rng)
-			}
-			clients.Wait()
-			m.powerCut(rng) // all of it is committed
-			c, root := m.g.mount()
-			for i, want := range want {
-				name := fmt.Sprintf("client%d.log", i)
-				fh, a, err := c.Lookup(root, name)
-				if err != nil {
-					t.Fatalf("%s: %v", name, err)
-				}
-				if got := readAll(t, c, fh); !bytes.Equal(got, want) || a.Size != uint64(len(want)) {
-					t.Errorf("%s: %d bytes, size %d, expected %d", name, len(got), a.Size, len(want))
-				}
-			}
-		})
+		t.Run(fmt.Sprintf("%s, seed %d", name, seed), func(t *testing.T) { spoolFaults(t, seed, faults) })
 	}
 }
 
-const busyWrites = 800
+func spoolFaults(t *testing.T, seed uint64, faults []func(*machine, *mrand.Rand)) {
+	rng := mrand.New(mrand.NewPCG(seed, 0))
+	m := newMachine(t)
+	written := make(chan struct{}) // the clients keep step with the faults
+	want := make([][]byte, 4)
+	var clients sync.WaitGroup
+	for i := range want {
+		c := m.g.dial(nfstest.Options{Reconnect: true, Depth: 8, Backoff: time.Millisecond, Patience: time.Millisecond, FirstXID: uint32(i) << 24})
+		r := mrand.New(mrand.NewPCG(seed, uint64(i)+1))
+		clients.Go(func() { want[i] = busyClient(t, c, i, r, written) })
+	}
+	for _, fault := range faults {
+		for range 100 + rng.IntN(200) {
+			<-written
+		}
+		fault(m, rng)
+	}
+	go func() {
+		clients.Wait()
+		close(written)
+	}()
+	for range written {
+	}
+	m.powerCut(rng) // all of it is committed
+	c, root := m.g.mount()
+	for i, want := range want {
+		name := fmt.Sprintf("client%d.log", i)
+		fh, a, err := c.Lookup(root, name)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := readAll(t, c, fh); !bytes.Equal(got, want) || a.Size != uint64(len(want)) {
+			t.Errorf("%s: %d bytes, size %d, expected %d", name, len(got), a.Size, len(want))
+		}
+	}
+}
+
+const busyWrites = 500
 
 // busyClient writes lines of random length, commits now and then, renames its
 // file to and fro, truncates it once, and returns what must be in it.
