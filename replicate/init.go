@@ -21,8 +21,10 @@ type InitOptions struct {
 	Copy  *ledger.Log   // the copy's own log, empty
 	Name  string        // of the copy
 	Key   string        // the copy log's verifier key
-	Actor string        // role written into the copy log
-	Now   func() time.Time
+	// Cosigner is the verifier key that the copy will cosign with.
+	Cosigner string
+	Actor    string // role written into the copy log
+	Now      func() time.Time
 }
 
 // Init begins a copy: it checks that the source is the vault of the pinned key,
@@ -67,7 +69,7 @@ func Init(ctx context.Context, o InitOptions) error {
 		return fmt.Errorf("destination: %w", err)
 	}
 	data, err = entry.Encode(&entry.CopyInit{Header: entry.Header{Time: o.Now(), Actor: o.Actor},
-		Vault: hex.EncodeToString(m.ID[:]), Origin: first.Origin, Name: o.Name, Key: o.Key})
+		Vault: hex.EncodeToString(m.ID[:]), Origin: first.Origin, Name: o.Name, Key: o.Key, Cosigner: o.Cosigner})
 	if err != nil {
 		return fmt.Errorf("copy log: %w", err)
 	}

@@ -76,7 +76,7 @@ func newReplica(t testing.TB, w *testvault.World) *replica {
 	}
 	to, log := r.open(true)
 	if err := replicate.Init(context.Background(), replicate.InitOptions{From: w.Vault, To: to, Trust: &r.trust, Copy: log,
-		Name: copyName, Key: r.logV, Actor: "replica", Now: r.clock}); err != nil {
+		Name: copyName, Key: r.logV, Cosigner: r.cosignV, Actor: "replica", Now: r.clock}); err != nil {
 		t.Fatal(err)
 	}
 	return r

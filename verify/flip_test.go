@@ -9,14 +9,25 @@ import (
 	"sync"
 	"testing"
 
+	"logvault/ledger"
 	"logvault/verify"
 )
 
 // TestEveryByte damages every byte of every file of a small vault in three
 // ways. The audit must report an error that names the file, and not panic.
 func TestEveryByte(t *testing.T) {
-	s := theSample()
-	stride := 1
+	everyByte(t, theSample(), 1)
+}
+
+// TestEveryByteUnpinned is the same for a reader whose trust file knows the
+// ledger's key only, and nothing of the copy.
+func TestEveryByteUnpinned(t *testing.T) {
+	s := *theSample()
+	s.trust = &ledger.Trust{Log: s.trust.Log, Origin: s.trust.Origin}
+	everyByte(t, &s, 7)
+}
+
+func everyByte(t *testing.T, s *sample, stride int) {
 	if testing.Short() || raceEnabled {
 		stride = 41 // prime to the bit masks: all three are tried
 	}

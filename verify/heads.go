@@ -2,9 +2,11 @@ package verify
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +31,7 @@ func (a *audit) openTree(ctx context.Context) bool {
 		var err error
 		if trust, err = ledger.UnpinnedTrust(ctx, a.o.Vault, vault.LedgerPrefix); err != nil {
 			a.find(codeUnsigned, checkpointName, -1, "no ledger key, neither pinned nor in the vault: "+err.Error())
+			a.auditUnsigned(ctx, vault.LedgerPrefix)
 			return false
 		}
 		a.o.Trust = trust
@@ -39,6 +42,7 @@ func (a *audit) openTree(ctx context.Context) bool {
 	tree, err := openAt(ctx, a.o.Vault, vault.LedgerPrefix, trust)
 	if err != nil {
 		a.find(codeUnsigned, checkpointName, -1, err.Error())
+		a.auditUnsigned(ctx, vault.LedgerPrefix)
 		return false
 	}
 	a.tree = tree
@@ -81,6 +85,35 @@ func (a *audit) auditFiles(ctx context.Context, tree *ledger.Tree, prefix string
 		a.incomplete(prefix, "recomputing the tiles: "+err.Error())
 	}
 }
+
+// auditUnsigned audits the files of a log whose checkpoint was refused, against
+// what that checkpoint says all the same. It can pass nothing; but the cause may
+// be a damaged tile or bundle (the key of a log that is not pinned stands in its
+// first entry), and then this names it.
+func (a *audit) auditUnsigned(ctx context.Context, prefix string) {
+	raw, err := vault.ReadAll(ctx, a.o.Vault, prefix+"checkpoint", headLimit)
+	if err != nil {
+		return // which is why it was refused
+	}
+	line := strings.Split(string(raw), "\n")
+	if len(line) < 3 {
+		return
+	}
+	size, err := strconv.ParseInt(line[1], 10, 64)
+	root, err2 := base64.StdEncoding.DecodeString(line[2])
+	if err != nil || err2 != nil || len(root) != len(vault.Hash{}) || size > maxUnsigned {
+		return
+	}
+	tree, err := ledger.OpenTreeAt(ctx, a.o.Vault, prefix, ledger.Checkpoint{Origin: line[0], Size: size, Root: vault.Hash(root), Raw: raw})
+	if err != nil {
+		return
+	}
+	a.auditFiles(ctx, tree, prefix)
+}
+
+// maxUnsigned bounds the ledger that an unsigned checkpoint can make us look
+// for: it might claim any size, and each missing bundle is looked for by name.
+const maxUnsigned = 1 << 24
 
 // problemCode gives a problem of the ledger its finding code.
 func problemCode(p ledger.Problem) string {
@@ -223,27 +256,62 @@ func (a *audit) head(ctx context.Context, o vault.Object, witnessed map[string]i
 // head it is filed under is recomputed, not read.
 func (a *audit) cosignature(ctx context.Context, o vault.Object, line []byte, witnessed map[string]int64) {
 	key, pinned := a.cosigner(o.KeyID)
-	if !pinned || o.Size > a.tree.Size() {
-		return // reported by the audit of the files
+	if !pinned {
+		a.unpinned = append(a.unpinned, o)
+		return
+	}
+	if checked, err := a.verifyCosignature(ctx, o, line, key); checked && err == nil {
+		witnessed[key] = max(witnessed[key], o.Size)
+	}
+}
+
+// verifyCosignature checks a cosignature over the head that the history itself
+// gives. It is not checked if there is none; the audit of the files has said so.
+func (a *audit) verifyCosignature(ctx context.Context, o vault.Object, line []byte, key string) (checked bool, err error) {
+	if o.Size > a.tree.Size() {
+		return false, nil
 	}
 	root, err := a.tree.RootAt(ctx, o.Size)
 	if err != nil {
-		return // likewise
+		return false, nil
 	}
-	cp := ledger.Checkpoint{Origin: a.tree.Checkpoint().Origin, Size: o.Size, Root: root}
-	if _, err := ledger.VerifyCosignature(cp, line, key); err == nil {
-		witnessed[key] = max(witnessed[key], o.Size)
+	_, err = ledger.VerifyCosignature(ledger.Checkpoint{Origin: a.tree.Checkpoint().Origin, Size: o.Size, Root: root}, line, key)
+	return true, err
+}
+
+// cosignaturesAsStated checks the cosignatures by keys that are not pinned but
+// that a copy log of this vault states. They prove nothing (that they are not
+// pinned is reported), but damage to them is found.
+func (a *audit) cosignaturesAsStated(ctx context.Context) {
+	for _, o := range a.unpinned {
+		key, ok := a.stated[o.KeyID]
+		if !ok {
+			continue
+		}
+		line, err := vault.ReadAll(ctx, a.o.Vault, o.Name, headLimit)
+		if err == nil {
+			_, err = a.verifyCosignature(ctx, o, line, key)
+		}
+		if err != nil {
+			a.find(codeBadCosignature, o.Name, -1, err.Error())
+		}
 	}
 }
 
 // cosigner finds a pinned key by its id, the 8 hex digits of its second part.
 func (a *audit) cosigner(id string) (vkey string, ok bool) {
 	for _, k := range slices.Concat(a.o.Trust.Copies, a.o.Trust.Witnesses) {
-		if f := strings.SplitN(k.Key, "+", 3); len(f) == 3 && f[1] == id {
+		if keyID(k.Key) == id {
 			return k.Key, true
 		}
 	}
 	return "", false
+}
+
+func keyID(vkey string) string {
+	_, rest, _ := strings.Cut(vkey, "+")
+	id, _, _ := strings.Cut(rest, "+")
+	return id
 }
 
 // quorum finds how far enough keys have cosigned.
@@ -309,12 +377,14 @@ func (a *audit) copyLog(ctx context.Context, name string) {
 		var err error
 		if trust, err = ledger.UnpinnedTrust(ctx, a.o.Vault, prefix); err != nil {
 			a.find(codeUnsigned, prefix+"checkpoint", -1, err.Error())
+			a.auditUnsigned(ctx, prefix)
 			return
 		}
 	}
 	tree, err := openAt(ctx, a.o.Vault, prefix, trust)
 	if err != nil {
 		a.find(codeUnsigned, prefix+"checkpoint", -1, err.Error())
+		a.auditUnsigned(ctx, prefix)
 		return
 	}
 	if got := tree.Checkpoint().Origin; got != origin {
@@ -360,6 +430,9 @@ func (c *copyLog) add(ctx context.Context, i int64, data []byte) {
 	switch e := e.(type) {
 	case *entry.CopyInit:
 		c.a.replica = true
+		if e.Cosigner != "" {
+			c.a.stated[keyID(e.Cosigner)] = e.Cosigner
+		}
 		if e.Name != c.name || e.Origin != c.a.tree.Checkpoint().Origin || c.a.hist.init != nil && e.Vault != c.a.hist.init.Vault {
 			c.wrong(i, "copy %s of vault %s, origin %s: this is another one", e.Name, e.Vault, e.Origin)
 		}

@@ -194,7 +194,7 @@ func Run(ctx context.Context, o Options, report func(Finding)) (Summary, error) 
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)
 	}
-	a := &audit{o: o, report: report, keysApart: apart, readers: make(map[string]bool)}
+	a := &audit{o: o, report: report, keysApart: apart, readers: make(map[string]bool), stated: make(map[string]string)}
 	a.sum.Depth, a.sum.Complete = o.Depth, true
 	a.run(ctx)
 	return a.sum, ctx.Err()
@@ -215,8 +215,12 @@ type audit struct {
 	hist *history     // what the entries say
 	// replica: the vault holds a copy log whose first entry says so.
 	replica bool
-	readers map[string]bool // sets of key ids that recorded wraps are for
-	held    int64           // the largest size that a pinned copy log of this vault vouches for
+	// stated are the cosigners that copy logs name, by key id, and unpinned the
+	// cosignatures that no pinned key is for.
+	stated   map[string]string
+	unpinned []vault.Object
+	readers  map[string]bool // sets of key ids that recorded wraps are for
+	held     int64           // the largest size that a pinned copy log of this vault vouches for
 }
 
 // run makes the audit. Each step reports what it finds; the steps after a
@@ -233,6 +237,7 @@ func (a *audit) run(ctx context.Context) {
 	a.marker(ctx)
 	a.heads(ctx)
 	a.copyLogs(ctx)
+	a.cosignaturesAsStated(ctx)
 	if a.o.Against != nil {
 		a.compareHeads(ctx)
 	}

@@ -72,7 +72,7 @@ func addCopy(ctx context.Context, w *testvault.World, name string) error {
 		return err
 	}
 	for _, e := range []entry.Entry{
-		&entry.CopyInit{Header: w.Header(), Vault: hexID(marker), Origin: testvault.Origin, Name: name, Key: vkey},
+		&entry.CopyInit{Header: w.Header(), Vault: hexID(marker), Origin: testvault.Origin, Name: name, Key: vkey, Cosigner: cosignV},
 		&entry.Held{Header: w.Header(), Size: head.Size, Root: head.Root, Objects: 1, Bytes: 1},
 	} {
 		data, err := entry.Encode(e)

@@ -131,7 +131,7 @@ func (a *app) initCopy(c *cli.Context, from *dir.Store, state copyState) error {
 	if err != nil {
 		return err
 	}
-	if err := replicate.Init(c.Context, replicate.InitOptions{From: from, To: to, Trust: trust, Copy: log, Name: name, Key: logV, Actor: "replica", Now: a.now}); err != nil {
+	if err := replicate.Init(c.Context, replicate.InitOptions{From: from, To: to, Trust: trust, Copy: log, Name: name, Key: logV, Cosigner: cosignV, Actor: "replica", Now: a.now}); err != nil {
 		return err
 	}
 	trust.Copies = append(trust.Copies, ledger.TrustKey{Name: name, Key: logV})

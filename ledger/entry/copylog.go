@@ -13,6 +13,9 @@ type CopyInit struct {
 	Origin string // the origin of the main ledger
 	Name   string // of the copy: a-z, 0-9 and '-', 1 to 32 characters
 	Key    string // the copy log's key as a note verifier key
+	// Cosigner is the copy's cosignature/v1 verifier key, or "". Trust comes from
+	// a trust file; this lets a reader without one tell damage from a signature.
+	Cosigner string
 }
 
 // Held says that this copy read back every object not yet due of a head.

@@ -88,7 +88,7 @@ func samples() []Entry {
 		&Timestamp{head, 17, hash(12), hash(13), at},
 		&Replica{head, "nas-2", noteKey("nas-2"), noteKey("nas-2/log"), true},
 		&Summary{head, at.Add(-time.Hour), at, "proxy-1", 1, 2, 3, 4, 5, 6},
-		&CopyInit{head, "00112233445566778899aabbccddeeff", "logs.example/main", "nas-2", noteKey("nas-2/log")},
+		&CopyInit{head, "00112233445566778899aabbccddeeff", "logs.example/main", "nas-2", noteKey("nas-2/log"), ""},
 		&Held{head, 20, hash(14), 21, 22},
 		&Lock{head, 20, LockImmutable, 21, at},
 		&ClockReading{head, at, at, 123456, hash(15)},

@@ -276,6 +276,7 @@ func (e *CopyInit) members(c *codec) {
 	c.text("origin", &e.Origin, checkOrigin)
 	c.text("name", &e.Name, checkRole)
 	c.text("key", &e.Key, checkNoteKey)
+	c.optionalText("cosigner", &e.Cosigner, checkNoteKey)
 }
 
 // Type returns TypeHeld.
