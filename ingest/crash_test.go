@@ -74,7 +74,7 @@ func TestFaults(t *testing.T) {
 		for _, err := range []error{syscall.EIO, vfs.Executed(syscall.EIO), syscall.ENOSPC} {
 			t.Run(fmt.Sprintf("%s %T %v", op, err, err), func(t *testing.T) {
 				var crashes int
-				for seed := range uint64(30) {
+				for seed := range uint64(15) {
 					m := newModel(seed)
 					m.failOp, m.failWith = op, err
 					if err := m.run(40); err != nil {

@@ -193,6 +193,10 @@ func (s *Spool) piece(p plan, o vault.DueOptions) (*vault.Piece, error) {
 		g.offer = nil
 		return nil, skipDamage(err)
 	}
+	if !p.hole && !g.data.covers(out.Offset, end) {
+		g.offer = nil
+		return nil, nil // damage was found meanwhile
+	}
 	out.Record = p.st.Recorded
 	if out.Record.IsZero() {
 		out.Record = out.LastReceived

@@ -85,8 +85,11 @@ func (c *SpoolConfig) createFile(h fileHeader, fill func(*groupWriter) error) (_
 	names := c.names(h.seq)
 	defer func() {
 		if err != nil {
-			c.FS.Remove(names.file) // half made, not needed: a left-over is removed at the next start
-			c.FS.Remove(names.key)
+			// Half made and not needed: what cannot be removed now is at the
+			// next start. The key goes only if the file surely does not come back.
+			if rerr := c.removeFile(names); rerr != nil {
+				c.Log.Debug("left-over of a spool file that was not made", "err", rerr)
+			}
 			if isFull(err) {
 				err = fmt.Errorf("making a spool file: %w: %w", vault.ErrFull, err)
 			}
