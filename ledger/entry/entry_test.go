@@ -96,6 +96,7 @@ func samples() []Entry {
 		&Tombstone{head, 3, 2, 1, 6, 7},
 		&Finding{head, "changed", FindingError, "keys/x", 12},
 		&Finding{head, "gap", FindingWarning, "", -1},
+		&CopyInit{head, "00112233445566778899aabbccddeeff", "logs.example/main", "nas-3", noteKey("nas-3/log"), noteKey("nas-3")},
 	}
 }
 

@@ -14,16 +14,17 @@ import (
 // optional lists the members that may be absent, by type. Everything else in
 // the golden lines is required.
 var optional = map[Type][]string{
-	TypeExtend:  {"class", "source", "stream", "since", "until"},
-	TypeHold:    {"class", "source", "stream", "since", "until"},
-	TypeSegment: {"crit", "prev", "closed", "cut", "joined"},
-	TypeGap:     {"prev"},
-	TypeRotate:  {"recovery"},
-	TypeReplica: {"retired"},
-	TypeSummary: {"source"},
-	TypeLock:    {"until"},
-	TypeTime:    {"proof"},
-	TypeFinding: {"object", "entry"},
+	TypeExtend:   {"class", "source", "stream", "since", "until"},
+	TypeHold:     {"class", "source", "stream", "since", "until"},
+	TypeSegment:  {"crit", "prev", "closed", "cut", "joined"},
+	TypeGap:      {"prev"},
+	TypeRotate:   {"recovery"},
+	TypeReplica:  {"retired"},
+	TypeSummary:  {"source"},
+	TypeLock:     {"until"},
+	TypeCopyInit: {"cosigner"},
+	TypeTime:     {"proof"},
+	TypeFinding:  {"object", "entry"},
 }
 
 // goldenLines returns the golden entries, parsed without their schema.
