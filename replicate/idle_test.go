@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"logvault/fixtures/testvault"
@@ -52,12 +53,12 @@ func BenchmarkIdlePass(b *testing.B) {
 // opens is a source that counts what is opened outside the ledger.
 type opens struct {
 	testvault.Files
-	n int
+	n atomic.Int64
 }
 
 func (o *opens) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
 	if !strings.HasPrefix(name, "ledger/") && name != vault.MarkerName {
-		o.n++
+		o.n.Add(1)
 	}
 	return o.Files.Open(ctx, name)
 }
@@ -66,13 +67,13 @@ func TestIdlePassListsInsteadOfReading(t *testing.T) {
 	w := source(t, 41)
 	r := newReplica(t, w)
 	from := &opens{Files: load(t, w.Vault)}
-	if sum := r.must(from); int64(from.n) != sum.Copied {
-		t.Errorf("%d objects opened, %d copied", from.n, sum.Copied)
+	if sum := r.must(from); from.n.Load() != sum.Copied {
+		t.Errorf("%d objects opened, %d copied", from.n.Load(), sum.Copied)
 	}
-	from.n = 0
+	from.n.Store(0)
 	r.must(from)
-	if from.n != 0 {
-		t.Errorf("an idle pass opened %d objects of the source", from.n)
+	if n := from.n.Load(); n != 0 {
+		t.Errorf("an idle pass opened %d objects of the source", n)
 	}
 }
 
