@@ -39,7 +39,11 @@ func TestCrash(t *testing.T) {
 					continue
 				}
 				m := newModel(seed)
-				if err = m.run(*crashOps); err != nil {
+				ops := *crashOps
+				if seed%10 == 0 {
+					ops *= 5 // long enough to fill the spool
+				}
+				if err = m.run(ops); err != nil {
 					err = fmt.Errorf("seed %d: %w (repeat: go test -run TestCrash -crash.first %d -crash.seeds 1)", seed, err, seed)
 				}
 				crashes.Add(int64(m.crashes))
@@ -59,7 +63,7 @@ func TestCrash(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds: %d crashes, %d conflicts, %d times full", *crashSeeds, crashes.Load(), conflicts.Load(), full.Load())
-	if !t.Failed() && *crashSeeds >= 100 && (crashes.Load() == 0 || conflicts.Load() == 0 || full.Load() == 0) {
+	if !t.Failed() && *crashSeeds >= 500 && (crashes.Load() == 0 || conflicts.Load() == 0 || full.Load() == 0) {
 		t.Error("the model did not reach what it is for")
 	}
 }

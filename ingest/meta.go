@@ -15,13 +15,13 @@ const maxName = 32 << 10
 
 // record makes metadata records durable: it reserves need bytes, lets change
 // update the tables and write its records into one group, and syncs it.
-func (s *Spool) record(ctx context.Context, need int, change func() error) error {
+func (s *Spool) record(ctx context.Context, need int, p purpose, change func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.reserve(need, forIntake); err != nil {
+	if err := s.reserve(need, p); err != nil {
 		return err
 	}
 	if err := change(); err != nil {
@@ -38,7 +38,7 @@ func (s *Spool) AddStream(ctx context.Context, info vault.StreamInfo) error {
 	if len(info.Name) > maxName {
 		return fmt.Errorf("adding stream %s: name of %d bytes, expected at most %d", info.ID, len(info.Name), maxName)
 	}
-	return s.record(ctx, 512+len(info.Name), func() error {
+	return s.record(ctx, 512+len(info.Name), forIntake, func() error {
 		if st := s.table.stream(info.ID); st != nil {
 			if st.Source != info.Source {
 				return fmt.Errorf("adding stream %s: source %s, expected %s", info.ID, info.Source, st.Source)
@@ -56,7 +56,7 @@ func (s *Spool) RenameStream(ctx context.Context, id vault.StreamID, name []byte
 	if len(name) > maxName {
 		return fmt.Errorf("renaming stream %s: name of %d bytes, expected at most %d", id, len(name), maxName)
 	}
-	return s.record(ctx, 512+len(name), func() error {
+	return s.record(ctx, 512+len(name), forIntake, func() error {
 		st := s.table.stream(id)
 		if st == nil {
 			return fmt.Errorf("%w: %s", ErrNoStream, id)
@@ -69,11 +69,12 @@ func (s *Spool) RenameStream(ctx context.Context, id vault.StreamID, name []byte
 
 // EndGeneration ends a generation, durably, with everything that was written to
 // it. What comes for it later is archived in the stream's conflict stream.
+// A full spool takes it too: it lets the sealer free room.
 func (s *Spool) EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error {
 	if gen < 0 || gen > maxOffset {
 		return fmt.Errorf("ending generation %d of stream %s: expected 0 to %d", gen, id, int64(maxOffset))
 	}
-	return s.record(ctx, 512, func() error {
+	return s.record(ctx, 512, forRecords, func() error {
 		st := s.table.stream(id)
 		if st == nil {
 			return fmt.Errorf("%w: %s", ErrNoStream, id)
@@ -102,7 +103,7 @@ func (s *Spool) SetMeta(ctx context.Context, kvs ...vault.KV) error {
 		}
 		need += recordHead + 4 + len(kv.Key) + len(kv.Value)
 	}
-	return s.record(ctx, need, func() error {
+	return s.record(ctx, need, forIntake, func() error {
 		for _, kv := range kvs {
 			if kv.Value != nil {
 				kv.Value = append([]byte{}, kv.Value...)

@@ -306,5 +306,6 @@ func (s *Spool) Space() (total, free int64) {
 	if s.closed {
 		return total, 0
 	}
-	return total, max(0, free) + max(0, s.room(forIntake)-s.pos)
+	free = max(0, free)
+	return total, free - free%s.cfg.FileBytes + max(0, s.room(forIntake)-s.pos)
 }

@@ -50,7 +50,7 @@ type gen struct {
 	hole     time.Duration // boot time since when it does
 }
 
-// stream returns a stream, making it if source is known from an extent only.
+// stream returns a stream, or nil.
 func (t *table) stream(id vault.StreamID) *stream { return t.streams[id] }
 
 // addStream adds a stream that is not in the table.
