@@ -13,13 +13,11 @@ import (
 	"logvault/vault"
 )
 
-// Import sizes, in bytes: one write, and how much is written between two syncs.
-// Only synced bytes can be sealed, so the second also paces a sealer that runs
-// beside the import.
-const (
-	importWrite = 1 << 20
-	importSync  = 16 << 20
-)
+// importWrite is the size of one write, in bytes. It is one extent of the
+// spool, and each is synced before the next is written. So what the spool holds
+// of an import after a power cut has no hole: of several unsynced writes the
+// last may be on the disk and the first not.
+const importWrite = maxExtent
 
 // fullPause is how long an import waits for room before it tries again.
 const fullPause = 50 * time.Millisecond
@@ -27,11 +25,17 @@ const fullPause = 50 * time.Millisecond
 // importKey prefixes the metadata records of finished imports.
 const importKey = "import/"
 
+// ErrChanged says that a file is not what it was when its content was hashed.
+var ErrChanged = errors.New("the file changed while it was imported")
+
 // ImportHeader describes a file to import.
 type ImportHeader struct {
 	Source vault.Source
 	Name   []byte         // the file's name as the source knows it
 	Stream vault.StreamID // ImportID of the content, or a random id for a pipe
+	// Content is what the SHA-256 of the raw text must be; zero: whatever comes,
+	// from a pipe.
+	Content vault.Hash
 	// Recorded is the date that retention counts from; zero: the time of import.
 	Recorded time.Time
 }
@@ -67,7 +71,6 @@ type onlyReader struct{ io.Reader }
 type Importer interface {
 	AddStream(ctx context.Context, info vault.StreamInfo) error
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
-	Commit(ctx context.Context, id vault.StreamID) error
 	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
 	Size(id vault.StreamID, gen int64) int64
 	SetMeta(ctx context.Context, kvs ...vault.KV) error
@@ -75,7 +78,8 @@ type Importer interface {
 }
 
 // Import stores the whole of body as one closed generation of a stream. When it
-// returns nil every byte is durable in the spool.
+// returns nil every byte is durable in the spool. ErrChanged: body is not what
+// h.Content says; what was read of it stays in the spool as an open generation.
 //
 // An import that was interrupted goes on where it stopped: because the stream
 // id comes from the content, bytes below the spool's size are known to be the
@@ -94,7 +98,7 @@ func Import(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (I
 	if err := to.AddStream(ctx, info); err != nil {
 		return ImportResult{}, fmt.Errorf("importing %q: %w", h.Name, err)
 	}
-	res, err := copyIn(ctx, to, h.Stream, body)
+	res, err := copyIn(ctx, to, h, body)
 	if err != nil {
 		return res, fmt.Errorf("importing %q: %w", h.Name, err)
 	}
@@ -121,36 +125,28 @@ func imported(to Importer, id vault.StreamID) (size int64, done bool, err error)
 	return size, done, err
 }
 
-// copyIn writes body to generation 0 of the stream and commits it.
-func copyIn(ctx context.Context, to Importer, id vault.StreamID, body io.Reader) (ImportResult, error) {
+// copyIn writes body to generation 0 of the stream, durably.
+func copyIn(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
 	var res ImportResult
-	have := to.Size(id, 0)
+	content := sha256.New()
 	buf := make([]byte, importWrite)
-	for unsynced := int64(0); ; {
+	for {
 		n, rerr := fill(body, buf)
-		data, off := buf[:n], res.Bytes
-		res.Bytes += int64(n)
-		if skip := have - off; skip > 0 {
-			data, off = data[min(skip, int64(n)):], off+min(skip, int64(n))
+		stored, err := store(ctx, to, h.Stream, res.Bytes, buf[:n])
+		res.Bytes, res.Stored = res.Bytes+int64(n), res.Stored+stored
+		if err != nil {
+			return res, err
 		}
-		if len(data) > 0 {
-			if err := writeWaiting(ctx, to, id, off, data); err != nil {
-				return res, err
-			}
-			res.Stored += int64(len(data))
-			unsynced += int64(len(data))
+		if !h.Content.IsZero() {
+			content.Write(buf[:n])
 		}
-		end := rerr == io.EOF
-		if rerr != nil && !end {
+		switch {
+		case rerr == nil:
+		case rerr != io.EOF:
 			return res, fmt.Errorf("reading: %w", rerr)
-		}
-		if end || unsynced >= importSync {
-			if err := to.Commit(ctx, id); err != nil {
-				return res, err
-			}
-			unsynced = 0
-		}
-		if end {
+		case !h.Content.IsZero() && vault.Hash(content.Sum(nil)) != h.Content:
+			return res, fmt.Errorf("%w: SHA-256 %x, expected %s", ErrChanged, content.Sum(nil), h.Content)
+		default:
 			return res, nil
 		}
 	}
@@ -167,20 +163,26 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// writeWaiting writes and, while the spool has no room, waits: a full spool is
-// a passing state that the sealer ends.
-func writeWaiting(ctx context.Context, to Importer, id vault.StreamID, off int64, data []byte) error {
+// store writes what the spool has not yet of data, which stands at off, and
+// returns how much that was. While the spool has no room it waits: that is a
+// passing state, which the sealer ends.
+func store(ctx context.Context, to Importer, id vault.StreamID, off int64, data []byte) (stored int64, err error) {
+	have := min(max(to.Size(id, 0)-off, 0), int64(len(data)))
+	if data, off = data[have:], off+have; len(data) == 0 {
+		return 0, nil
+	}
 	for {
-		err := to.Write(ctx, id, 0, off, data, netip.Addr{}, false)
-		if !errors.Is(err, vault.ErrFull) {
-			return err
+		// One extent is stored wholly or not at all.
+		err := to.Write(ctx, id, 0, off, data, netip.Addr{}, true)
+		if err == nil {
+			return int64(len(data)), nil
 		}
-		if err := to.Commit(ctx, id); err != nil { // what waits unsynced could not be sealed
-			return err
+		if !errors.Is(err, vault.ErrFull) {
+			return 0, err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		case <-time.After(fullPause):
 		}
 	}
