@@ -143,7 +143,7 @@ func newModel(seed uint64) *model {
 	m.cfg = SpoolConfig{
 		Dir: "/spool", KeyDir: "/keys", Random: randomFrom(seed), Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return m.wall }, Boot: func() time.Duration { return m.boot },
-		FileBytes: 64 << 10, MaxBytes: int64(5+m.rng.IntN(8)) * 64 << 10,
+		FileBytes: 64 << 10, MaxBytes: int64(6+m.rng.IntN(8)) * 64 << 10,
 	}
 	return m
 }
@@ -302,8 +302,11 @@ func (m *model) send(w *sent, sync bool) error {
 		err := m.s.Write(ctx, w.key.stream, w.key.gen, w.off, w.data, client, sync)
 		if errors.Is(err, vault.ErrFull) && try < 5 {
 			m.full++
-			if err := m.seal(true); err != nil {
-				return err
+			for before := -1; before < len(m.ledger); {
+				before = len(m.ledger)
+				if err := m.seal(true); err != nil {
+					return err
+				}
 			}
 			m.advance(2 * time.Second)
 			continue

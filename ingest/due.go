@@ -47,6 +47,7 @@ func (s *Spool) Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, err
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	s.tight = s.crowded()
 	var out []vault.Piece
 	var plans []plan
 	for _, st := range s.table.order {

@@ -94,6 +94,7 @@ func (s *Spool) Release(ctx context.Context, p vault.Piece, index int64) error {
 			p.Stream, p.Offset, p.Offset+p.Span, g.sealed, g.high)
 	}
 	fresh := g.fresh
+	s.tight = s.crowded()
 	g.sealed, g.joined, st.prev = p.Offset+p.Span, p.Cut == "long", index
 	g.intent, g.offer, g.fresh = nil, nil, blockMACs{}
 	s.trim(g)
@@ -112,11 +113,13 @@ func (s *Spool) trim(g *gen) {
 	keep, old := g.sealed, s.clock.tick(s.cfg.Now().Add(-keepFor))
 	if g.ended.IsZero() {
 		keep = max(0, g.sealed-tailBytes)
-		if i := g.data.from(g.sealed - 1); i < len(g.data) && g.data[i].tick() < old {
+		if i := g.data.from(g.sealed - 1); s.tight || i < len(g.data) && g.data[i].tick() < old {
 			// A client that appends repeats at most the page it appends to.
 			keep = g.sealed
 		}
-		if u := g.unstable.first(g.freed, keep); u < keep {
+		// In a crowded spool what is sealed makes room for what the client waits
+		// to write before it commits; the block MACs stay.
+		if u := g.unstable.first(g.freed, keep); u < keep && !s.tight {
 			if i := g.data.from(u); i < len(g.data) && g.data[i].tick() >= old {
 				keep = u
 			}

@@ -104,6 +104,7 @@ type Spool struct {
 	sinceSnapshot  int    // files begun since
 	fullUntil      time.Duration
 	cleaning       bool
+	tight          bool // the spool was crowded when the sealer last called
 	conflicts      int64
 	torn           int64
 	aside          int64 // damaged files kept aside
