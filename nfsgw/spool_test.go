@@ -127,7 +127,20 @@ func spoolFaults(t *testing.T, seed uint64, faults []func(*machine, *mrand.Rand)
 		for range 100 + rng.IntN(200) {
 			<-written
 		}
+		stop := make(chan struct{})
+		var keepUp sync.WaitGroup
+		keepUp.Go(func() { // a failing sync needs clients that go on
+			for {
+				select {
+				case <-written:
+				case <-stop:
+					return
+				}
+			}
+		})
 		fault(m, rng)
+		close(stop)
+		keepUp.Wait()
 	}
 	go func() {
 		clients.Wait()
@@ -172,7 +185,7 @@ func busyClient(t *testing.T, c *nfstest.Client, id int, r *mrand.Rand, written 
 	f := c.Open(fh)
 	for i := range busyWrites {
 		line := fmt.Appendf(nil, "client %d line %d %0*d\n", id, i, 1+r.IntN(3000), 0)
-		f.Sync(r.IntN(4) == 0)
+		f.Sync(r.IntN(60) == 0)
 		if !check("write", f.Write(line)) {
 			return nil
 		}
