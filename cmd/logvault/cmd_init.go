@@ -64,12 +64,9 @@ func (a *app) init(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := gateway.Init(c.Context, gateway.InitOptions{FS: a.fs, Config: cfg, Auditors: auditors, Random: a.random, Now: a.now, Boot: a.boot, Log: a.quietLogger(c)})
+	res, err := gateway.Init(c.Context, gateway.InitOptions{FS: a.fs, Config: cfg, Auditors: auditors, Random: a.random, Now: a.now, Boot: a.boot, Log: a.quietLogger(c), KeepRecovery: recovery.write})
 	if err != nil {
 		recovery.discard()
-		return err
-	}
-	if err := recovery.write(res.RecoveryKey); err != nil {
 		return err
 	}
 	if flag(c, "json") {
@@ -175,7 +172,7 @@ func (a *app) openRecovery(c *cli.Context) (*recoveryFile, error) {
 
 func (r *recoveryFile) discard() {
 	if r != nil {
-		r.file.Close() // it is empty
+		r.file.Close() // no vault came of it: the key, if any, opens nothing
 		_ = r.fs.Remove(r.file.Name())
 	}
 }

@@ -37,10 +37,10 @@ func (a *app) serve(c *cli.Context) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	err = site.Serve(c.Context, gateway.ServeOptions{
-		ExitCode: exitCode,
-		Reload:   hup,
-		Config:   func() (*config.Config, error) { return a.loadConfig(c) },
-		Ready:    func(nfs net.Addr) { fmt.Fprintf(a.out, "ready nfs=%s vault=%s\n", nfs, cfg.Vault) },
+		Judge:  judge,
+		Reload: hup,
+		Config: func() (*config.Config, error) { return a.loadConfig(c) },
+		Ready:  func(nfs net.Addr) { fmt.Fprintf(a.out, "ready nfs=%s vault=%s\n", nfs, cfg.Vault) },
 	})
 	if cerr := site.Close(); err == nil {
 		err = cerr

@@ -93,6 +93,7 @@ type outcome struct {
 
 var outcomes = []outcome{
 	{context.Canceled, codeInterrupted, ""},
+	{gateway.ErrStopping, codePartial, "run the command again; what was received is safe in the spool"},
 	{vfs.ErrLocked, codeLocked, "another logvault command works on this state; wait for it or look with `ps`"},
 	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
 	{vault.ErrNoVault, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
@@ -120,7 +121,7 @@ var outcomes = []outcome{
 	{replicate.ErrPartial, codePartial, "run it again later; what was copied is kept"},
 	{replicate.ErrMissing, codeIntegrity, "an object is gone before its date; run `logvault verify` on both copies"},
 	{vault.ErrNewer, codeFailure, "install the newest logvault on this machine"},
-	{vault.ErrFull, codePartial, "the spool is full; give it room or let sealing catch up"},
+	{vault.ErrFull, codePartial, "give the disk of the state directory room, or raise spool.max, or bring the vault back; then run the command again"},
 	{syscall.ENOSPC, codePartial, "the disk is full; make room and run the command again"},
 	{syscall.EDQUOT, codePartial, "the quota is used up; make room and run the command again"},
 	{syscall.ESTALE, codePartial, "the NAS went away; mount it again and run the command again"},
@@ -130,6 +131,9 @@ var outcomes = []outcome{
 	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
 	{extract.ErrNoSegment, codeFailure, "`logvault ls` lists the segments"},
 }
+
+// judge is exitCode and hint for `serve`, which answers with both.
+func judge(err error) (code int, text string) { return exitCode(err), hint(err) }
 
 // exitCode is the one table from errors to exit codes.
 func exitCode(err error) int {
@@ -173,6 +177,9 @@ func isUsage(err error) bool {
 func hint(err error) string {
 	if e, ok := errors.AsType[*codedError](err); ok && e.hint != "" {
 		return e.hint
+	}
+	if e, ok := errors.AsType[*gateway.RemoteError](err); ok {
+		return e.Hint
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return "`logvault COMMAND --help` shows the flags and an example"

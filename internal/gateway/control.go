@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,42 +28,63 @@ var errNotServing = errors.New("nobody listens on the control socket")
 type RemoteError struct {
 	Message string `json:"error"`
 	Code    int    `json:"code"` // the exit code of CLI.md
+	Hint    string `json:"hint,omitempty"`
 }
 
 func (e *RemoteError) Error() string { return e.Message }
 
-// ExitCode tells the exit code of an error; the command line hands its own in,
-// so that there is one table.
-type ExitCode func(error) int
+// ErrStopping says that `serve` was stopped while it carried out a command.
+var ErrStopping = errors.New("serve was stopped before it was done")
+
+// Judge tells the exit code of an error and what a person may try; the command
+// line hands its own in, so that there is one table.
+type Judge func(error) (code int, hint string)
 
 // recordLimit bounds an entry or record sent to the control socket, in bytes.
 const recordLimit = 1 << 20
 
+// socketName bounds the path of a socket, in bytes (sun_path of unix(7)).
+const socketName = 107
+
 // listenControl makes the socket. A left-over socket file is removed: the state
-// lock is held, so its owner is dead.
+// lock is held, so its owner is dead. Between the two calls the file has the
+// mode that the umask left; what keeps others out then is the state directory,
+// and always the check of the peer's uid.
 func listenControl(name string) (net.Listener, error) {
+	if len(name) > socketName {
+		return nil, fmt.Errorf("control socket %s: the path has %d bytes, expected at most %d", name, len(name), socketName)
+	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	old := syscall.Umask(0o177)
 	l, err := net.Listen("unix", name)
-	syscall.Umask(old)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &peerListener{l.(*net.UnixListener)}, nil
+	if err := os.Chmod(name, 0o600); err != nil {
+		l.Close() // nobody was accepted yet
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return &peerListener{UnixListener: l.(*net.UnixListener), mayEnter: owner}, nil
 }
 
-// peerListener drops connections of other users than ours and root.
-type peerListener struct{ *net.UnixListener }
+// owner tells whether a user may command this gateway: who runs it, and root.
+func owner(uid int) bool { return uid == 0 || uid == os.Geteuid() }
 
+// peerListener drops connections of users who may not enter.
+type peerListener struct {
+	*net.UnixListener
+	mayEnter func(uid int) bool
+}
+
+// Accept implements net.Listener.
 func (l *peerListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peerUID(c); err == nil && (uid == 0 || uid == os.Geteuid()) {
+		if uid, err := peerUID(c); err == nil && l.mayEnter(uid) {
 			return c, nil
 		}
 		c.Close() // a stranger is not told why
@@ -84,28 +106,69 @@ func peerUID(c *net.UnixConn) (int, error) {
 	return int(cred.Uid), nil
 }
 
-// controlHandler serves the commands of a Service.
-func controlHandler(s Service, code ExitCode) http.Handler {
+// serveControl answers commands until ctx is done. Commands in progress are then
+// cancelled, and it returns when all have ended.
+func serveControl(ctx context.Context, l net.Listener, s Service, judge Judge) error {
+	calls, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	h := &control{service: s, judge: judge}
+	srv := &http.Server{Handler: h.mux(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return calls }}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }() // joined below: Serve ends with Shutdown
+	var err error
+	select {
+	case err = <-failed:
+		failed <- nil
+	case <-ctx.Done():
+	}
+	stop(ErrStopping)
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+	defer cancel()
+	if srv.Shutdown(wait) != nil {
+		srv.Close() // ends the reads from clients that send nothing
+	}
+	<-failed
+	h.running.Wait() // Close does not wait for handlers, and the state is closed next
+	return err
+}
+
+// control is the server's side of the control socket.
+type control struct {
+	service Service
+	judge   Judge
+	running sync.WaitGroup // commands in progress
+}
+
+// answer runs one command and sends its result or its error.
+func (h *control) answer(w http.ResponseWriter, r *http.Request, fn func(r *http.Request) (any, error)) {
+	h.running.Add(1)
+	defer h.running.Done()
+	v, err := fn(r)
+	if cause := context.Cause(r.Context()); err != nil && errors.Is(cause, ErrStopping) {
+		err = cause
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		code, hint := h.judge(err)
+		w.WriteHeader(http.StatusInternalServerError)
+		v = &RemoteError{Message: err.Error(), Code: code, Hint: hint}
+	}
+	json.NewEncoder(w).Encode(v) // a client that went away needs no answer
+}
+
+// mux is the list of commands.
+func (h *control) mux() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, fn func(r *http.Request) (any, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			v, err := fn(r)
-			if err != nil {
-				w.WriteHeader(http.StatusInternalServerError)
-				v = &RemoteError{Message: err.Error(), Code: code(err)}
-			}
-			json.NewEncoder(w).Encode(v) // a client that went away needs no answer
-		})
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, fn) })
 	}
-	handle("POST /v1/seal", func(r *http.Request) (any, error) { return s.Seal(r.Context()) })
-	handle("GET /v1/status", func(r *http.Request) (any, error) { return s.Status(r.Context()) })
+	handle("POST /v1/seal", func(r *http.Request) (any, error) { return h.service.Seal(r.Context()) })
+	handle("GET /v1/status", func(r *http.Request) (any, error) { return h.service.Status(r.Context()) })
 	handle("POST /v1/ingest", func(r *http.Request) (any, error) {
-		h, err := decodeImport(r.URL.Query())
+		header, err := decodeImport(r.URL.Query())
 		if err != nil {
 			return nil, err
 		}
-		return s.Ingest(r.Context(), h, r.Body)
+		return h.service.Ingest(r.Context(), header, r.Body)
 	})
 	handle("POST /v1/record", func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, recordLimit))
@@ -116,14 +179,14 @@ func controlHandler(s Service, code ExitCode) http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		return s.Record(r.Context(), e)
+		return h.service.Record(r.Context(), e)
 	})
 	handle("POST /v1/register", func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, recordLimit))
 		if err != nil {
 			return nil, err
 		}
-		commit, object, err := s.Register(r.Context(), vault.Class(r.URL.Query().Get("class")), data)
+		commit, object, err := h.service.Register(r.Context(), vault.Class(r.URL.Query().Get("class")), data)
 		return registered{commit.String(), object.String()}, err
 	})
 	return mux
@@ -168,7 +231,7 @@ func dialControl(ctx context.Context, socket string) (*client, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	conn.Close() // it was only asked whether somebody listens
-	return &client{http.Client{Transport: &http.Transport{DialContext: dial}}}, nil
+	return &client{http.Client{Transport: &http.Transport{DialContext: dial, ExpectContinueTimeout: time.Minute}}}, nil
 }
 
 // call sends one command and decodes the answer into out.
@@ -176,6 +239,10 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader, 
 	req, err := http.NewRequestWithContext(ctx, method, "http://serve/v1/"+path, body)
 	if err != nil {
 		return err
+	}
+	if body != nil {
+		// A body that is not wanted, of a file that was imported before, is not sent.
+		req.Header.Set("Expect", "100-continue")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -40,6 +40,9 @@ type InitOptions struct {
 	Now      func() time.Time
 	Boot     func() time.Duration
 	Log      *slog.Logger
+	// KeepRecovery, if set, is given the recovery key before the vault counts as
+	// made, so that a crash cannot leave a vault whose recovery key nobody has.
+	KeepRecovery func(key string) error
 }
 
 // InitResult is what the administrator must be told once.
@@ -82,13 +85,28 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 	}
 	store, err := dir.Create(o.FS, c.Vault)
 	if err != nil {
-		return nil, fmt.Errorf("creating the vault: %w", err)
+		// Nothing of worth is in the state yet; what can be removed of it is, so
+		// that the next Init finds it absent.
+		return nil, errors.Join(fmt.Errorf("creating the vault: %w", err), unmakeState(o.FS, p))
 	}
-	trust, err := initLedger(ctx, o, &c, store, res)
+	if err := fill(ctx, o, &c, store, res, text); err != nil {
+		return nil, fmt.Errorf("%w; remove %s and %s before the next try", err, c.State, c.Vault)
+	}
+	return res, nil
+}
+
+// fill makes everything within the two directories, the configuration last.
+func fill(ctx context.Context, o InitOptions, c *config.Config, store *dir.Store, res *InitResult, text []byte) error {
+	trust, err := initLedger(ctx, o, c, store, res)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return res, writeState(o, p, res, trust, text)
+	if o.KeepRecovery != nil {
+		if err := o.KeepRecovery(res.RecoveryKey); err != nil {
+			return err
+		}
+	}
+	return writeState(o, paths(c.State), res, trust, text)
 }
 
 // makeState makes the directories of a state.
@@ -100,9 +118,19 @@ func makeState(fsys vfs.FS, p paths) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("creating the state: %w", err)
 	}
-	for _, d := range []string{string(p), p.keys(), p.spoolKeys(), p.spool(), p.auditors()} {
+	for _, d := range p.dirs() {
 		if err := vfs.MkdirAll(fsys, d, 0o700); err != nil {
 			return fmt.Errorf("creating the state: %w", err)
+		}
+	}
+	return nil
+}
+
+// unmakeState removes what makeState made; it is empty.
+func unmakeState(fsys vfs.FS, p paths) error {
+	for _, d := range slices.Backward(p.dirs()) {
+		if err := fsys.Remove(d); err != nil {
+			return fmt.Errorf("removing the empty state: %w", err)
 		}
 	}
 	return nil
@@ -222,7 +250,9 @@ func policyEntry(c *config.Config, head entry.Header) (*entry.Policy, error) {
 }
 
 // syncPolicy appends a policy entry if the configuration decides otherwise
-// than the policy in force, before anything is sealed under it.
+// than the policy in force, before anything is sealed under it. A crash between
+// the entry and the note of it makes the next start append it once more, which
+// changes nothing.
 func (s *Site) syncPolicy(ctx context.Context) error {
 	want, err := policyEntry(s.Config(), entry.Header{Time: s.now(), Actor: ActorAdmin})
 	if err != nil {
@@ -232,11 +262,7 @@ func (s *Site) syncPolicy(ctx context.Context) error {
 	if err != nil || same {
 		return err
 	}
-	data, err := entry.Encode(want)
-	if err != nil {
-		return err
-	}
-	index, err := s.Append(ctx, data)
+	index, err := s.commit(ctx, want)
 	if err != nil {
 		return fmt.Errorf("recording the new policy: %w", err)
 	}

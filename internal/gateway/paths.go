@@ -34,6 +34,11 @@ func (p paths) spoolKeys() string { return p.at("keys", "spool") }
 func (p paths) spool() string     { return p.at("spool") }
 func (p paths) auditors() string  { return p.at("auditors") }
 
+// dirs are the directories of a state, parents first.
+func (p paths) dirs() []string {
+	return []string{string(p), p.keys(), p.spoolKeys(), p.spool(), p.auditors()}
+}
+
 func (p paths) auditor(fingerprint string) string { return p.at("auditors", fingerprint+".asc") }
 
 // TrustFile is where a gateway keeps what its own reading commands pin.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -16,19 +15,21 @@ import (
 	"logvault/vault"
 )
 
-// Beats of the running gateway.
-const (
-	// syncBeat bounds how long an UNSTABLE byte stays unsynced (DESIGN §6.7).
-	syncBeat = time.Second
-	// sealBeat is how often the spool is asked for what is due.
-	sealBeat = 15 * time.Second
-	// stopWait bounds how long a stop waits for calls in progress.
-	stopWait = 10 * time.Second
-)
+// beats are the periods of what the gateway does by itself.
+type beats struct {
+	sync   time.Duration // bounds how long an UNSTABLE byte stays unsynced (DESIGN §6.7)
+	seal   time.Duration // how often the spool is asked for what is due
+	ingest time.Duration // the same beside an import
+}
+
+// stopWait bounds how long a stop waits for clients of the control socket.
+const stopWait = 2 * time.Second
 
 // ServeOptions is what `serve` adds to a Site.
 type ServeOptions struct {
-	ExitCode ExitCode
+	// Judge tells the exit code and the hint of an error that a command of the
+	// control socket met.
+	Judge Judge
 	// Reload, when it is signalled, makes the gateway read its sources anew from
 	// the configuration that it returns.
 	Reload <-chan os.Signal
@@ -66,7 +67,7 @@ func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	}
 	run("nfs", func(ctx context.Context) error { return srv.Serve(ctx, nfsL) })
 	run("control socket", func(ctx context.Context) error {
-		return serveControl(ctx, ctlL, controlHandler(&serving{s, srv}, o.ExitCode))
+		return serveControl(ctx, ctlL, &serving{s, srv}, o.Judge)
 	})
 	run("spool", s.syncLoop)
 	run("sealer", s.sealLoop)
@@ -121,12 +122,12 @@ func nfsSources(c *config.Config) ([]nfsgw.Source, error) {
 func (s *Site) reload(ctx context.Context, read func() (*config.Config, error), srv *nfsgw.Server) {
 	c, err := read()
 	if err != nil {
-		s.trouble("reloading the configuration", err)
+		s.trouble(reloading, err)
 		return
 	}
 	sources, err := nfsSources(c)
 	if err != nil {
-		s.trouble("reloading the configuration", err)
+		s.trouble(reloading, err)
 		return
 	}
 	old := s.Config()
@@ -139,17 +140,18 @@ func (s *Site) reload(ctx context.Context, read func() (*config.Config, error), 
 	}
 	s.sealMu.Unlock()
 	if err != nil {
-		s.trouble("recording the reloaded policy", err)
+		s.trouble(reloading, err)
 		return
 	}
+	s.better(reloading)
 	srv.SetSources(sources)
-	s.env.Log.Info("sources reloaded", "sources", len(sources))
+	s.env.Log.Info("sources and classes reloaded; other keys count from the next start", "sources", len(c.Sources), "clients", len(sources))
 }
 
 // syncLoop syncs the spool every second. Its error is final: after a failed
 // sync the process must end, so that the write verifier changes.
 func (s *Site) syncLoop(ctx context.Context) error {
-	beat := time.NewTicker(syncBeat)
+	beat := time.NewTicker(s.beats.sync)
 	defer beat.Stop()
 	for {
 		select {
@@ -166,36 +168,28 @@ func (s *Site) syncLoop(ctx context.Context) error {
 // sealLoop seals what is due. An error of the vault or the ledger is noted and
 // tried again: the intake goes on without them.
 func (s *Site) sealLoop(ctx context.Context) error {
-	beat := time.NewTicker(sealBeat)
+	beat := time.NewTicker(s.beats.seal)
 	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-beat.C:
-			if _, err := s.sealRounds(ctx, false); err != nil && ctx.Err() == nil {
-				s.trouble("sealing", err)
-			}
+			s.sealDue(ctx)
 		}
 	}
 }
 
-func serveControl(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }() // ends with Shutdown below
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
+// sealDue seals what is due and copies the ledger to the vault if that is behind.
+func (s *Site) sealDue(ctx context.Context) {
+	_, err := s.sealRounds(ctx, false)
+	if err == nil {
+		s.better(sealing)
+		err = s.catchUp(ctx)
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
-	defer cancel()
-	if err := srv.Shutdown(stop); err != nil {
-		srv.Close() // the calls in progress had their time
+	if err != nil && ctx.Err() == nil {
+		s.trouble(sealing, err)
 	}
-	<-failed
-	return nil
 }
 
 // serving is the Site of a running gateway: its status knows of the NFS server.

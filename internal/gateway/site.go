@@ -57,7 +57,8 @@ type Service interface {
 	// Seal seals everything received so far and returns when it is in the ledger.
 	Seal(ctx context.Context) (SealResult, error)
 	// Ingest imports one file and seals what is due. Bytes below an earlier,
-	// interrupted import of the same stream are read and skipped.
+	// interrupted import of the same stream are read and skipped. A read of body
+	// must end when ctx does.
 	Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (ingest.ImportResult, error)
 	// Record appends a request or disclosure entry; its time is set here.
 	Record(ctx context.Context, e entry.Entry) (index int64, err error)
@@ -88,39 +89,21 @@ type Site struct {
 	sealer *seal.Sealer
 	audits []pgp.Auditor
 
-	ledgerMu sync.Mutex // serialises appends
-	ledger   *ledger.Log
+	ledger *ledger.Log
+	behind atomic.Bool // the vault's copy of the ledger may lack committed entries
 
-	sealMu   sync.Mutex   // serialises the sealer; taken before ledgerMu
+	sealMu   sync.Mutex   // serialises the sealer
 	lastSeal atomic.Int64 // Unix milliseconds, 0: not since the start
 
-	notes noted // what Status reports of past trouble
-}
-
-// noted is the trouble that a person should hear of.
-type noted struct {
-	sync.Mutex
-	text string
-	at   time.Time
-}
-
-func (n *noted) set(at time.Time, text string) {
-	n.Lock()
-	defer n.Unlock()
-	n.text, n.at = text, at
-}
-
-func (n *noted) get() (string, time.Time) {
-	n.Lock()
-	defer n.Unlock()
-	return n.text, n.at
+	notes noted
+	beats beats
 }
 
 // OpenSite locks and opens the state that c names. It replays the spool and
 // finishes whatever a crash interrupted. Errors: ErrNoState, vfs.ErrLocked,
 // vault.ErrNoVault, and those of the ledger and the spool.
 func OpenSite(ctx context.Context, env Env, c *config.Config) (*Site, error) {
-	s := &Site{env: env}
+	s := &Site{env: env, beats: beats{sync: time.Second, seal: 15 * time.Second, ingest: 100 * time.Millisecond}}
 	s.config.Store(c)
 	if err := s.open(ctx); err != nil {
 		s.Close() // the first error counts
@@ -131,7 +114,7 @@ func OpenSite(ctx context.Context, env Env, c *config.Config) (*Site, error) {
 
 func (s *Site) open(ctx context.Context) error {
 	p := paths(s.Config().State)
-	if _, err := s.env.FS.Stat(p.keys()); err != nil {
+	if _, err := s.env.FS.Stat(p.keys()); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: %w", s.Config().State, ErrNoState, err)
 	}
 	lock, err := s.env.FS.Lock(p.lock())
@@ -205,6 +188,9 @@ func LoadAuditors(fsys vfs.FS, c *config.Config, now time.Time) ([]pgp.Auditor, 
 	for _, f := range c.Auditors {
 		file := paths(c.State).auditor(f)
 		data, err := vfs.ReadFile(fsys, file, 1<<20)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &config.Error{File: file, Detail: "absent, expected the public key of the auditor that the configuration names"}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("reading an auditor's key: %w", err)
 		}
@@ -213,7 +199,7 @@ func LoadAuditors(fsys vfs.FS, c *config.Config, now time.Time) ([]pgp.Auditor, 
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if a.Fingerprint != f {
-			return nil, fmt.Errorf("%s: holds the key %s, expected %s", file, a.Fingerprint, f)
+			return nil, &config.Error{File: file, Detail: fmt.Sprintf("holds the key %s, expected %s", a.Fingerprint, f)}
 		}
 		all = append(all, a)
 	}
@@ -237,26 +223,48 @@ func (s *Site) Close() error {
 	return err
 }
 
-// Append appends to the ledger for the sealer and the commands, one at a time.
+// Append implements seal.Ledger.
 func (s *Site) Append(ctx context.Context, entries ...[]byte) (int64, error) {
-	s.ledgerMu.Lock()
-	defer s.ledgerMu.Unlock()
-	return s.ledger.Append(ctx, entries...)
+	index, err := s.ledger.Append(ctx, entries...)
+	if _, late := errors.AsType[*ledger.CopyError](err); late {
+		s.behind.Store(true)
+	}
+	return index, err
 }
 
-// Recover brings the ledger back to its signed head after an append that failed.
-func (s *Site) Recover(ctx context.Context) error {
-	s.ledgerMu.Lock()
-	defer s.ledgerMu.Unlock()
-	return s.ledger.Recover(ctx)
+// commit appends one entry. That the vault's copy of the ledger is behind is
+// noted and no error: the entry is in the ledger of record.
+func (s *Site) commit(ctx context.Context, e entry.Entry) (int64, error) {
+	data, err := entry.Encode(e)
+	if err != nil {
+		return 0, err
+	}
+	index, err := s.Append(ctx, data)
+	if _, late := errors.AsType[*ledger.CopyError](err); late {
+		s.trouble(copying, err)
+		err = nil
+	}
+	return index, err
 }
+
+// catchUp copies to the vault what its copy of the ledger lacks.
+func (s *Site) catchUp(ctx context.Context) error {
+	if !s.behind.Load() {
+		return nil
+	}
+	if err := s.ledger.SyncCopy(ctx); err != nil {
+		return err
+	}
+	s.behind.Store(false)
+	s.better(copying)
+	return nil
+}
+
+// Recover implements seal.Ledger.
+func (s *Site) Recover(ctx context.Context) error { return s.ledger.Recover(ctx) }
 
 // Tree is the ledger of record at its present size.
-func (s *Site) Tree() *ledger.Tree {
-	s.ledgerMu.Lock()
-	defer s.ledgerMu.Unlock()
-	return s.ledger.Tree()
-}
+func (s *Site) Tree() *ledger.Tree { return s.ledger.Tree() }
 
 // Seal implements Service.
 func (s *Site) Seal(ctx context.Context) (SealResult, error) {
@@ -266,7 +274,8 @@ func (s *Site) Seal(ctx context.Context) (SealResult, error) {
 	return s.sealRounds(ctx, true)
 }
 
-// sealRounds seals until nothing is due.
+// sealRounds seals until nothing more can be. Its error is that of the last
+// round: what failed before is due again and was tried again.
 func (s *Site) sealRounds(ctx context.Context, all bool) (SealResult, error) {
 	s.sealMu.Lock()
 	defer s.sealMu.Unlock()
@@ -279,75 +288,11 @@ func (s *Site) sealRounds(ctx context.Context, all bool) (SealResult, error) {
 		if r.Segments > 0 {
 			s.lastSeal.Store(s.now().UnixMilli())
 		}
-		if err != nil || r == (seal.Result{}) {
+		if r == (seal.Result{}) {
 			sum.Size = s.Tree().Size()
 			return sum, err
 		}
 	}
-}
-
-// Ingest implements Service. Sealing goes on beside the import, so that a file
-// of any size passes through a spool of fixed room.
-func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (ingest.ImportResult, error) {
-	class, ok := s.Config().ClassOf(h.Source)
-	if !ok {
-		return ingest.ImportResult{}, &UnknownSourceError{Name: h.Source}
-	}
-	if err := inWindow(class, h.Recorded, s.now()); err != nil {
-		return ingest.ImportResult{}, err
-	}
-	type outcome struct {
-		res ingest.ImportResult
-		err error
-	}
-	done := make(chan outcome, 1)
-	go func() { // joined below: this function returns only after its outcome
-		res, err := ingest.Import(ctx, s.spool, h, body)
-		done <- outcome{res, err}
-	}()
-	beat := time.NewTicker(100 * time.Millisecond)
-	defer beat.Stop()
-	for {
-		select {
-		case <-beat.C:
-			if _, err := s.sealRounds(ctx, false); err != nil {
-				s.trouble("sealing during an import", err) // the import itself goes on: its bytes are safe in the spool
-			}
-		case o := <-done:
-			if o.err != nil {
-				return o.res, o.err
-			}
-			_, err := s.sealRounds(ctx, false)
-			return o.res, err
-		}
-	}
-}
-
-// DueError refuses to store what the law wants gone already.
-type DueError struct {
-	Recorded, Due time.Time
-	Class         string
-}
-
-func (e *DueError) Error() string {
-	return fmt.Sprintf("records of %s in class %s had to be destroyed on %s", e.Recorded.Format(time.RFC3339), e.Class, e.Due.Format(time.RFC3339))
-}
-
-// UnknownSourceError names a source that the configuration does not have.
-type UnknownSourceError struct{ Name vault.Source }
-
-func (e *UnknownSourceError) Error() string {
-	return fmt.Sprintf("source %q is not in the configuration", string(e.Name))
-}
-
-func inWindow(class policy.Class, recorded, now time.Time) error {
-	if recorded.IsZero() {
-		return nil
-	}
-	if due := class.RetainUntil(recorded); !due.After(now) {
-		return &DueError{recorded, due, class.Name}
-	}
-	return nil
 }
 
 // Record implements Service.
@@ -358,16 +303,7 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 		return 0, fmt.Errorf("recording a %s: expected a request or a disclosure", e.Type())
 	}
 	e.Head().Time = s.now()
-	data, err := entry.Encode(e)
-	if err != nil {
-		return 0, err
-	}
-	index, err := s.Append(ctx, data)
-	if _, late := errors.AsType[*ledger.CopyError](err); late {
-		s.trouble("copying the ledger to the vault", err)
-		err = nil // committed: the record is in the ledger of record
-	}
-	return index, err
+	return s.commit(ctx, e)
 }
 
 // Register implements Service. The record begins with its own 32-byte random
@@ -384,12 +320,6 @@ func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (
 		return commit, object, fmt.Errorf("storing a record: %w", err)
 	}
 	return commit, vault.HashOf(msg), nil
-}
-
-// trouble logs and keeps for Status what a person should look at.
-func (s *Site) trouble(what string, err error) {
-	s.env.Log.Error(what, "err", err)
-	s.notes.set(s.now(), what+": "+err.Error())
 }
 
 // Connect gives a command the gateway of c: its own Site, or `serve` through

@@ -45,11 +45,14 @@ func (s *Site) Status(context.Context) (Status, error) {
 	cp := s.Tree().Checkpoint()
 	st := Status{Origin: s.Config().Origin, Vault: s.Config().Vault, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Spool: s.spool.Stats()}
 	if space, err := s.store.Space(); err != nil {
-		s.trouble("asking the vault for its room", err)
+		s.trouble(measuring, err)
 	} else {
+		s.better(measuring)
 		st.VaultFree, st.VaultTotal = space.Free, space.Total
 	}
-	st.Trouble, st.TroubleAt = s.notes.get()
+	if what, n := s.notes.last(); what != "" {
+		st.Trouble, st.TroubleAt = what+": "+n.text, n.at
+	}
 	if ms := s.lastSeal.Load(); ms != 0 {
 		st.LastSeal = time.UnixMilli(ms).UTC()
 	}

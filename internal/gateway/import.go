@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"logvault/ingest"
+	"logvault/retention/policy"
+	"logvault/vault"
+)
+
+// stuckBeats is for how many beats an import waits for room that sealing does
+// not make, before it gives up.
+const stuckBeats = 5
+
+// Ingest implements Service. Sealing goes on beside the import, so that a file
+// of any size passes through a spool of fixed room. When the spool is full and
+// sealing cannot help, because the vault is away or the disk is full of other
+// things, the import ends with that error: what was read is kept, and the next
+// call goes on from there.
+func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (ingest.ImportResult, error) {
+	class, ok := s.Config().ClassOf(h.Source)
+	if !ok {
+		return ingest.ImportResult{}, &UnknownSourceError{Name: h.Source}
+	}
+	if err := inWindow(class, h.Recorded, s.now()); err != nil {
+		return ingest.ImportResult{}, err
+	}
+	type outcome struct {
+		res ingest.ImportResult
+		err error
+	}
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	to := &roomWatch{Importer: s.spool}
+	done := make(chan outcome, 1)
+	go func() { // joined below: this function returns only after its outcome
+		res, err := ingest.Import(ctx, to, h, body)
+		done <- outcome{res, err}
+	}()
+	beat := time.NewTicker(s.beats.ingest)
+	defer beat.Stop()
+	for stuck := 0; ; {
+		select {
+		case <-beat.C:
+			made, err := s.sealBeside(ctx, to.full.Load())
+			if stuck++; made || !to.full.Load() {
+				stuck = 0
+			}
+			if stuck == stuckBeats {
+				giveUp(errors.Join(err, vault.ErrFull))
+			}
+		case o := <-done:
+			if o.err != nil && errors.Is(o.err, ctx.Err()) {
+				o.err = fmt.Errorf("importing %q: %w", h.Name, context.Cause(ctx))
+			}
+			if o.err != nil {
+				return o.res, o.err
+			}
+			_, err := s.sealRounds(ctx, false)
+			return o.res, err
+		}
+	}
+}
+
+// sealBeside seals what is due, or everything when the spool is full, and tells
+// whether that made room. Its error is noted: the import goes on as long as it
+// can, for its bytes are safe in the spool.
+func (s *Site) sealBeside(ctx context.Context, full bool) (made bool, err error) {
+	sum, err := s.sealRounds(ctx, full)
+	if err != nil && ctx.Err() == nil {
+		s.trouble(sealing, err)
+	}
+	return sum.Segments > 0, err
+}
+
+// roomWatch notes whether the last write of an import found room.
+type roomWatch struct {
+	ingest.Importer
+	full atomic.Bool
+}
+
+func (r *roomWatch) Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error {
+	err := r.Importer.Write(ctx, id, gen, off, data, client, sync)
+	r.full.Store(errors.Is(err, vault.ErrFull))
+	return err
+}
+
+// DueError refuses to store what the law wants gone already.
+type DueError struct {
+	Recorded, Due time.Time
+	Class         string
+}
+
+func (e *DueError) Error() string {
+	return fmt.Sprintf("records of %s in class %s had to be destroyed on %s", e.Recorded.Format(time.RFC3339), e.Class, e.Due.Format(time.RFC3339))
+}
+
+// UnknownSourceError names a source that the configuration does not have.
+type UnknownSourceError struct{ Name vault.Source }
+
+func (e *UnknownSourceError) Error() string {
+	return fmt.Sprintf("source %q is not in the configuration", string(e.Name))
+}
+
+func inWindow(class policy.Class, recorded, now time.Time) error {
+	if recorded.IsZero() {
+		return nil
+	}
+	if due := class.RetainUntil(recorded); !due.After(now) {
+		return &DueError{recorded, due, class.Name}
+	}
+	return nil
+}
