@@ -1,41 +1,44 @@
 package ingest
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"logvault/vault"
 )
 
-// importWrite is the size of one write, in bytes. It is one extent of the
-// spool, and each is synced before the next is written. So what the spool holds
-// of an import after a power cut has no hole: of several unsynced writes the
-// last may be on the disk and the first not.
-const importWrite = maxExtent
+// Sizes of an import, in bytes: one write, which is one extent of the spool;
+// how much is written between two progress records, which is also what can be
+// sealed at a time beside the import; and how much of a file's beginning tells
+// which earlier imports to compare it with.
+const (
+	importWrite = maxExtent
+	importSync  = 16 << 20
+	importHead  = 64 << 10
+)
 
 // fullPause is how long an import waits for room before it tries again.
 const fullPause = 50 * time.Millisecond
 
-// importKey prefixes the metadata records of finished imports.
-const importKey = "import/"
-
-// ErrChanged says that a file is not what it was when its content was hashed.
-var ErrChanged = errors.New("the file changed while it was imported")
+// ErrChanged says that a file is not what an earlier, interrupted import of it
+// has read.
+var ErrChanged = errors.New("the file changed since its import was interrupted")
 
 // ImportHeader describes a file to import.
 type ImportHeader struct {
 	Source vault.Source
 	Name   []byte         // the file's name as the source knows it
-	Stream vault.StreamID // ImportID of the content, or a random id for a pipe
-	// Content is what the SHA-256 of the raw text must be; zero: whatever comes,
-	// from a pipe.
-	Content vault.Hash
+	Stream vault.StreamID // of the import that it continues, or a new random id
 	// Recorded is the date that retention counts from; zero: the time of import.
 	Recorded time.Time
 }
@@ -43,147 +46,295 @@ type ImportHeader struct {
 // ImportResult says what an import did.
 type ImportResult struct {
 	Bytes   int64 // raw bytes of the file
-	Stored  int64 // of these, bytes that this call stored
+	Stored  int64 // of these, bytes that this call sent to the spool
 	Already bool  // the file had been imported in full before
 }
 
-// ImportID derives the stream id of a file from its source and the SHA-256 of
-// its raw (uncompressed) text, so that the same file is the same stream however
-// often and under whatever name or compression it is imported.
-func ImportID(source vault.Source, content vault.Hash) vault.StreamID {
-	h := sha256.New()
-	io.WriteString(h, "logvault import v1\n"+string(source)+"\n")
-	h.Write(content[:])
-	return vault.StreamID(h.Sum(nil)[:16])
+// Earlier is an import that the spool remembers.
+type Earlier struct {
+	Stream vault.StreamID `json:"stream"`
+	Bytes  int64          `json:"bytes"`  // raw bytes that it has stored
+	Prefix vault.Hash     `json:"prefix"` // SHA-256 of those bytes
+	Done   bool           `json:"done"`   // they are the whole file
 }
-
-// ContentHash reads r to its end and returns its SHA-256 and length.
-func ContentHash(r io.Reader) (vault.Hash, int64, error) {
-	h := sha256.New()
-	n, err := io.CopyBuffer(h, onlyReader{r}, make([]byte, importWrite))
-	return vault.Hash(h.Sum(nil)), n, err
-}
-
-// onlyReader hides other methods, so that io.CopyBuffer uses its buffer.
-type onlyReader struct{ io.Reader }
 
 // Importer is what an import needs of the spool.
 type Importer interface {
 	AddStream(ctx context.Context, info vault.StreamInfo) error
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
+	Commit(ctx context.Context, id vault.StreamID) error
 	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
-	Size(id vault.StreamID, gen int64) int64
 	SetMeta(ctx context.Context, kvs ...vault.KV) error
 	Meta(prefix string, fn func(vault.KV) error) error
 }
 
+// Head hashes the beginning of a file's raw text, without consuming it: the
+// SHA-256 of its first 64 KiB, or of all of it.
+func Head(r *bufio.Reader) (vault.Hash, error) {
+	head, err := r.Peek(importHead)
+	if err != nil && err != io.EOF {
+		return vault.Hash{}, fmt.Errorf("reading: %w", err)
+	}
+	return vault.HashOf(head), nil
+}
+
+// HeadSize is the buffer that Head needs of its reader, in bytes.
+const HeadSize = importHead
+
+// Imports lists the imports of a source whose files begin with head.
+func Imports(from Importer, source vault.Source, head vault.Hash) ([]Earlier, error) {
+	var all []Earlier
+	prefix := importKey(source, head)
+	err := from.Meta(prefix, func(kv vault.KV) error {
+		id, err := vault.ParseStreamID(strings.TrimPrefix(kv.Key, prefix))
+		if err != nil {
+			return fmt.Errorf("import record %q: %w", kv.Key, err)
+		}
+		e, err := decodeEarlier(id, kv.Value)
+		if err == nil {
+			all = append(all, e)
+		}
+		return err
+	})
+	return all, err
+}
+
+// Match reads a file's raw text and finds the import that it repeats or
+// continues. Without one it returns false. It costs a hash of the file and is
+// asked only if Imports found something: the text of another file can begin
+// with the same 64 KiB, as that of a log that has grown since.
+func Match(r io.Reader, earlier []Earlier) (Earlier, bool, error) {
+	var found Earlier
+	var ok bool
+	h := sha256.New()
+	var read int64
+	buf := make([]byte, importWrite)
+	slices.SortFunc(earlier, func(a, b Earlier) int { return int(min(max(a.Bytes-b.Bytes, -1), 1)) })
+	for _, e := range earlier {
+		n, err := io.CopyBuffer(h, onlyReader{io.LimitReader(r, e.Bytes-read)}, buf)
+		if read += n; err != nil {
+			return found, false, fmt.Errorf("reading: %w", err)
+		}
+		if read < e.Bytes {
+			return found, ok, nil // the file is shorter than this and all that follow
+		}
+		if vault.Hash(h.Sum(nil)) == e.Prefix {
+			if !e.Done {
+				found, ok = e, true
+			} else if more, err := hasMore(r, h, &read); err != nil {
+				return found, false, err
+			} else if !more {
+				return e, true, nil
+			}
+		}
+	}
+	return found, ok, nil
+}
+
+// hasMore reads one byte on, into h as well.
+func hasMore(r io.Reader, h hash.Hash, read *int64) (bool, error) {
+	n, err := io.CopyN(h, r, 1)
+	*read += n
+	if err != nil && err != io.EOF {
+		return false, fmt.Errorf("reading: %w", err)
+	}
+	return n == 1, nil
+}
+
+// onlyReader hides other methods, so that io.CopyBuffer uses its buffer.
+type onlyReader struct{ io.Reader }
+
 // Import stores the whole of body as one closed generation of a stream. When it
-// returns nil every byte is durable in the spool. ErrChanged: body is not what
-// h.Content says; what was read of it stays in the spool as an open generation.
+// returns nil every byte is durable in the spool.
 //
-// An import that was interrupted goes on where it stopped: because the stream
-// id comes from the content, bytes below the spool's size are known to be the
-// same and are skipped. The commit point is the metadata record of the finished
-// import; a crash between the end of the generation and that record makes the
-// next call read the file again and store nothing.
+// While it runs it keeps a record of how much is stored and what its SHA-256
+// is. If h.Stream has one, the import goes on there: body must begin with the
+// same bytes, else ErrChanged. The record is durable before the bytes that it
+// covers are committed. The commit point is the record that says done.
+//
+// A crash leaves at most 16 MiB beyond the last record. The next call sends
+// them again and the spool compares them; that it can for a day after they are
+// sealed, later it keeps both as a conflict, which is seen, rather than believe
+// that they are the same.
 func Import(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
-	size, done, err := imported(to, h.Stream)
+	res, err := importBody(ctx, to, h, body)
 	if err != nil {
-		return ImportResult{}, err
-	}
-	if done {
-		return ImportResult{Bytes: size, Already: true}, nil
-	}
-	info := vault.StreamInfo{ID: h.Stream, Source: h.Source, Name: h.Name, Recorded: h.Recorded}
-	if err := to.AddStream(ctx, info); err != nil {
-		return ImportResult{}, fmt.Errorf("importing %q: %w", h.Name, err)
-	}
-	res, err := copyIn(ctx, to, h, body)
-	if err != nil {
-		return res, fmt.Errorf("importing %q: %w", h.Name, err)
-	}
-	if err := to.EndGeneration(ctx, h.Stream, 0); err != nil {
-		return res, fmt.Errorf("importing %q: %w", h.Name, err)
-	}
-	record := binary.BigEndian.AppendUint64(nil, uint64(res.Bytes))
-	if err := to.SetMeta(ctx, vault.KV{Key: importKey + h.Stream.String(), Value: record}); err != nil {
 		return res, fmt.Errorf("importing %q: %w", h.Name, err)
 	}
 	return res, nil
 }
 
-// imported tells whether a stream was imported in full, and its size.
-func imported(to Importer, id vault.StreamID) (size int64, done bool, err error) {
-	key := importKey + id.String()
-	err = to.Meta(key, func(kv vault.KV) error {
-		if kv.Key != key || len(kv.Value) != 8 {
-			return fmt.Errorf("import record %q: %d bytes, expected 8", kv.Key, len(kv.Value))
+func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
+	in := bufio.NewReaderSize(body, importHead)
+	head, err := Head(in)
+	if err != nil {
+		return ImportResult{}, err
+	}
+	earlier, err := Imports(to, h.Source, head)
+	if err != nil {
+		return ImportResult{}, err
+	}
+	c := &copying{to: to, id: h.Stream, key: importKey(h.Source, head) + h.Stream.String(), sum: sha256.New()}
+	c.from.Prefix = vault.Hash(c.sum.Sum(nil))
+	if i := slices.IndexFunc(earlier, func(e Earlier) bool { return e.Stream == h.Stream }); i >= 0 {
+		c.from = earlier[i]
+		if c.from.Done {
+			return ImportResult{Bytes: c.from.Bytes, Already: true}, nil
 		}
-		size, done = int64(binary.BigEndian.Uint64(kv.Value)), true
-		return nil
-	})
-	return size, done, err
+	} else {
+		info := vault.StreamInfo{ID: h.Stream, Source: h.Source, Name: h.Name, Recorded: h.Recorded}
+		if err := to.AddStream(ctx, info); err != nil {
+			return ImportResult{}, err
+		}
+		if err := c.record(ctx, false); err != nil {
+			return ImportResult{}, err
+		}
+	}
+	if err := c.run(ctx, in); err != nil {
+		if c.res.Stored > 0 { // what is on record need not be compared when the import goes on
+			err = errors.Join(err, c.record(context.WithoutCancel(ctx), false))
+		}
+		return c.res, err
+	}
+	if err := to.EndGeneration(ctx, h.Stream, 0); err != nil {
+		return c.res, err
+	}
+	return c.res, c.record(ctx, true)
 }
 
-// copyIn writes body to generation 0 of the stream, durably.
-func copyIn(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
-	var res ImportResult
-	content := sha256.New()
+// copying is the state of one import.
+type copying struct {
+	to   Importer
+	id   vault.StreamID
+	key  string
+	from Earlier   // what an interrupted import has stored
+	sum  hash.Hash // of the res.Bytes read so far
+	res  ImportResult
+}
+
+// run writes the text to generation 0 of the stream and commits it.
+func (c *copying) run(ctx context.Context, body io.Reader) error {
 	buf := make([]byte, importWrite)
-	for {
-		n, rerr := fill(body, buf)
-		stored, err := store(ctx, to, h.Stream, res.Bytes, buf[:n])
-		res.Bytes, res.Stored = res.Bytes+int64(n), res.Stored+stored
-		if err != nil {
-			return res, err
+	for unsynced := int64(0); ; {
+		data, rerr := c.fill(body, buf)
+		if c.res.Bytes >= c.from.Bytes && len(data) > 0 {
+			if err := c.write(ctx, data); err != nil {
+				return err
+			}
+			c.res.Stored += int64(len(data))
+			unsynced += int64(len(data))
 		}
-		if !h.Content.IsZero() {
-			content.Write(buf[:n])
+		c.sum.Write(data)
+		c.res.Bytes += int64(len(data))
+		if err := c.check(rerr == io.EOF); err != nil {
+			return err
 		}
-		switch {
-		case rerr == nil:
-		case rerr != io.EOF:
-			return res, fmt.Errorf("reading: %w", rerr)
-		case !h.Content.IsZero() && vault.Hash(content.Sum(nil)) != h.Content:
-			return res, fmt.Errorf("%w: SHA-256 %x, expected %s", ErrChanged, content.Sum(nil), h.Content)
-		default:
-			return res, nil
+		if rerr != nil && rerr != io.EOF {
+			return fmt.Errorf("reading: %w", rerr)
+		}
+		if rerr == io.EOF || unsynced >= importSync {
+			if err := c.commit(ctx); err != nil {
+				return err
+			}
+			unsynced = 0
+		}
+		if rerr == io.EOF {
+			return nil
 		}
 	}
 }
 
-// fill reads until buf is full or r fails. Only io.EOF is an end: io.ReadFull
-// would make it io.ErrUnexpectedEOF, which is what a truncated .gz reports.
-func fill(r io.Reader, buf []byte) (n int, err error) {
+// fill reads until buf is full, the point is reached where an earlier import
+// stopped, or r fails. Only io.EOF is an end: io.ReadFull would make it
+// io.ErrUnexpectedEOF, which is what a truncated .gz reports.
+func (c *copying) fill(r io.Reader, buf []byte) (data []byte, err error) {
+	if left := c.from.Bytes - c.res.Bytes; left > 0 {
+		buf = buf[:min(int64(len(buf)), left)]
+	}
+	n := 0
 	for n < len(buf) && err == nil {
 		var k int
 		k, err = r.Read(buf[n:])
 		n += k
 	}
-	return n, err
+	return buf[:n], err
 }
 
-// store writes what the spool has not yet of data, which stands at off, and
-// returns how much that was. While the spool has no room it waits: that is a
-// passing state, which the sealer ends.
-func store(ctx context.Context, to Importer, id vault.StreamID, off int64, data []byte) (stored int64, err error) {
-	have := min(max(to.Size(id, 0)-off, 0), int64(len(data)))
-	if data, off = data[have:], off+have; len(data) == 0 {
-		return 0, nil
-	}
-	for {
-		// One extent is stored wholly or not at all.
-		err := to.Write(ctx, id, 0, off, data, netip.Addr{}, true)
-		if err == nil {
-			return int64(len(data)), nil
+// check compares what was read with what an earlier import read.
+func (c *copying) check(end bool) error {
+	if c.res.Bytes == c.from.Bytes || end && c.res.Bytes < c.from.Bytes {
+		if got := vault.Hash(c.sum.Sum(nil)); got != c.from.Prefix {
+			return fmt.Errorf("%w: SHA-256 of the first %d bytes is %s, expected %s", ErrChanged, c.res.Bytes, got, c.from.Prefix)
 		}
+	}
+	return nil
+}
+
+// commit makes what was written durable and lets it be sealed, in this order:
+// record, then commit. The record's sync covers the bytes as well, since they
+// were written before it.
+func (c *copying) commit(ctx context.Context) error {
+	if err := c.record(ctx, false); err != nil {
+		return err
+	}
+	return c.to.Commit(ctx, c.id)
+}
+
+// record notes how far the import is.
+func (c *copying) record(ctx context.Context, done bool) error {
+	e := Earlier{Stream: c.id, Bytes: c.res.Bytes, Prefix: vault.Hash(c.sum.Sum(nil)), Done: done}
+	return c.to.SetMeta(ctx, vault.KV{Key: c.key, Value: encodeEarlier(e)})
+}
+
+// write writes at the end of what was read so far and, while the spool has no
+// room, waits: a full spool is a passing state that the sealer ends.
+func (c *copying) write(ctx context.Context, data []byte) error {
+	for {
+		err := c.to.Write(ctx, c.id, 0, c.res.Bytes, data, netip.Addr{}, false)
 		if !errors.Is(err, vault.ErrFull) {
-			return 0, err
+			return err
+		}
+		// What is not committed could not be sealed to make room. There may be
+		// no room to record it either; then there is older data to be sealed.
+		if err := c.commit(ctx); err != nil && !errors.Is(err, vault.ErrFull) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return ctx.Err()
 		case <-time.After(fullPause):
 		}
 	}
+}
+
+// An import's record in the spool's metadata table:
+//
+//	key    "import/" source "/" SHA-256 of the first 64 KiB, hex "/" stream, hex
+//	value  version 1, done 0 or 1, bytes (8, big endian), SHA-256 of the bytes
+const (
+	importVersion = 1
+	importRecord  = 1 + 1 + 8 + sha256.Size
+)
+
+func importKey(source vault.Source, head vault.Hash) string {
+	return "import/" + string(source) + "/" + head.String() + "/"
+}
+
+func encodeEarlier(e Earlier) []byte {
+	b := []byte{importVersion, 0}
+	if e.Done {
+		b[1] = 1
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Bytes))
+	return append(b, e.Prefix[:]...)
+}
+
+func decodeEarlier(id vault.StreamID, b []byte) (Earlier, error) {
+	switch {
+	case len(b) > 0 && b[0] > importVersion:
+		return Earlier{}, fmt.Errorf("import record of stream %s: version %d: %w", id, b[0], vault.ErrNewer)
+	case len(b) != importRecord || b[0] != importVersion || b[1] > 1 || b[2] > 127:
+		return Earlier{}, fmt.Errorf("import record of stream %s: %x, expected %d bytes of version %d", id, b, importRecord, importVersion)
+	}
+	return Earlier{Stream: id, Done: b[1] == 1, Bytes: int64(binary.BigEndian.Uint64(b[2:])), Prefix: vault.Hash(b[10:])}, nil
 }

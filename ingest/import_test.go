@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +30,28 @@ func logText(n int) string {
 	return b.String()
 }
 
-// headerOf is the header of a file with this raw text.
-func headerOf(t testing.TB, source vault.Source, text string) ImportHeader {
-	content, n, err := ContentHash(strings.NewReader(text))
-	if err != nil || n != int64(len(text)) {
-		t.Fatalf("hashed %d bytes of %d: %v", n, len(text), err)
+// headerOf is the header of a file with this raw text, as a command makes it:
+// that of the import that it repeats or continues, else with a new stream.
+func headerOf(t testing.TB, from Importer, source vault.Source, text string) ImportHeader {
+	h := ImportHeader{Source: source, Name: []byte("/var/log/x")}
+	head, err := Head(bufio.NewReaderSize(strings.NewReader(text), HeadSize))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return ImportHeader{Source: source, Name: []byte("/var/log/x"), Stream: ImportID(source, content), Content: content}
+	earlier, err := Imports(from, source, head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, ok, err := Match(strings.NewReader(text), earlier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Stream = e.Stream; !ok {
+		if h.Stream, err = vault.NewStreamID(crand.Reader); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
 }
 
 // largeExtents makes the smallest files in which one write is one extent.
@@ -54,30 +71,32 @@ func gz(t testing.TB, text string) []byte {
 func TestImportIdentity(t *testing.T) {
 	r := newRig(t)
 	text := logText(5000)
-	h := headerOf(t, "proxy1", text)
+	h := headerOf(t, r.s, "proxy1", text)
 	res, err := Import(ctx, r.s, h, strings.NewReader(text))
 	if want := (ImportResult{Bytes: int64(len(text)), Stored: int64(len(text))}); err != nil || res != want {
 		t.Fatalf("first import: %+v, %v", res, err)
 	}
-	// Again under another name, compressed, after a restart: nothing is read.
+	// Again, compressed, after a restart: nothing is stored.
 	plain, err := segment.OpenPlain(bytes.NewReader(gz(t, text)), "x.gz")
 	r.must(err)
-	content, _, err := ContentHash(plain)
+	again, err := io.ReadAll(plain)
 	r.must(err)
-	h2 := ImportHeader{Source: "proxy1", Name: []byte("/other.gz"), Stream: ImportID("proxy1", content), Content: content}
 	for range 2 {
-		res, err = Import(ctx, r.s, h2, iotest.ErrReader(errors.New("must not be read")))
+		h2 := headerOf(t, r.s, "proxy1", string(again))
+		if h2.Stream != h.Stream {
+			t.Fatalf("the same text is stream %v, expected %v", h2.Stream, h.Stream)
+		}
+		res, err = Import(ctx, r.s, h2, bytes.NewReader(again))
 		if want := (ImportResult{Bytes: int64(len(text)), Already: true}); err != nil || res != want {
 			t.Fatalf("second import: %+v, %v", res, err)
 		}
 		r.reopen()
 	}
 	// Another source, or another content, is another stream.
-	if other := ImportID("proxy2", content); other == h.Stream {
-		t.Error("two sources share a stream")
-	}
-	if other := headerOf(t, "proxy1", text+"\n"); other.Stream == h.Stream {
-		t.Error("two contents share a stream")
+	for _, other := range []ImportHeader{headerOf(t, r.s, "proxy2", text), headerOf(t, r.s, "proxy1", text+"more\n"), headerOf(t, r.s, "proxy1", text[:len(text)-50]), headerOf(t, r.s, "proxy1", "x")} {
+		if other.Stream == h.Stream {
+			t.Error("two files share a stream")
+		}
 	}
 	got := r.drain()
 	if len(got) != 1 || got[genKey{h.Stream, 0}] != text {
@@ -89,7 +108,7 @@ func TestImportSizes(t *testing.T) {
 	for _, n := range []int{0, 1, importWrite - 1, importWrite, importWrite + 1} {
 		r := newRig(t, largeExtents)
 		text := strings.Repeat("x", n)
-		h := headerOf(t, "proxy1", text)
+		h := headerOf(t, r.s, "proxy1", text)
 		res, err := Import(ctx, r.s, h, iotest.HalfReader(strings.NewReader(text)))
 		if err != nil || res.Bytes != int64(n) || res.Stored != int64(n) {
 			t.Fatalf("%d bytes: %+v, %v", n, res, err)
@@ -97,7 +116,7 @@ func TestImportSizes(t *testing.T) {
 		if got := r.drain()[genKey{h.Stream, 0}]; got != text {
 			t.Fatalf("%d bytes came out, expected %d", len(got), n)
 		}
-		if res, err = Import(ctx, r.s, h, strings.NewReader("")); err != nil || !res.Already {
+		if res, err = Import(ctx, r.s, headerOf(t, r.s, "proxy1", text), strings.NewReader(text)); err != nil || !res.Already {
 			t.Fatalf("%d bytes again: %+v, %v", n, res, err)
 		}
 	}
@@ -110,7 +129,7 @@ func TestImportCrash(t *testing.T) {
 	for at := 1; ; at++ {
 		var cut []*vfs.Mem
 		r := newRig(t, largeExtents)
-		h, n := headerOf(t, "proxy1", text), 0
+		n := 0
 		r.cfg.FS = vfs.NewFault(r.mem, func(vfs.Op, string) error {
 			if n++; n == at {
 				for seed := range uint64(3) {
@@ -120,7 +139,7 @@ func TestImportCrash(t *testing.T) {
 			return nil
 		})
 		r.open()
-		if _, err := Import(ctx, r.s, h, strings.NewReader(text)); err != nil {
+		if _, err := Import(ctx, r.s, headerOf(t, r.s, "proxy1", text), strings.NewReader(text)); err != nil {
 			t.Fatal(err)
 		}
 		if cut == nil {
@@ -133,6 +152,7 @@ func TestImportCrash(t *testing.T) {
 		for seed, disk := range cut {
 			r.cfg.FS = disk
 			r.open()
+			h := headerOf(t, r.s, "proxy1", text)
 			res, err := Import(ctx, r.s, h, strings.NewReader(text))
 			if err != nil || res.Bytes != int64(len(text)) {
 				t.Fatalf("operation %d, seed %d: %+v, %v", at, seed, res, err)
@@ -150,7 +170,7 @@ func TestImportCrash(t *testing.T) {
 func TestImportResume(t *testing.T) {
 	r := newRig(t, largeExtents)
 	text := logText(40000)
-	h := headerOf(t, "proxy1", text)
+	h := headerOf(t, r.s, "proxy1", text)
 	half := strings.LastIndexByte(text[:len(text)/2], '\n') + 1
 	gone := errors.New("the disk with the log went away")
 	_, err := Import(ctx, r.s, h, io.MultiReader(strings.NewReader(text[:half]), iotest.ErrReader(gone)))
@@ -162,6 +182,9 @@ func TestImportResume(t *testing.T) {
 	r.advance(48 * time.Hour)
 	r.due(true) // forgets what it knew of released bytes
 	r.reopen()
+	if again := headerOf(t, r.s, "proxy1", text); again.Stream != h.Stream {
+		t.Fatalf("goes on as stream %v, expected %v", again.Stream, h.Stream)
+	}
 	res, err := Import(ctx, r.s, h, strings.NewReader(text))
 	if err != nil || res.Bytes != int64(len(text)) || res.Stored != int64(len(text)-half) {
 		t.Fatalf("resumed: %+v, %v", res, err)
@@ -175,51 +198,89 @@ func TestImportTruncatedGzip(t *testing.T) {
 	r := newRig(t)
 	text := logText(3000)
 	whole := gz(t, text)
-	for _, n := range []int{1, 9, len(whole) / 2, len(whole) - 8, len(whole) - 1} {
+	for _, n := range []int{9, len(whole) / 2, len(whole) - 8, len(whole) - 1} {
+		h := headerOf(t, r.s, "proxy1", text)
 		src, err := segment.OpenPlain(bytes.NewReader(whole[:n]), "x.gz")
-		if err == nil {
-			_, _, err = ContentHash(src)
-		}
-		if n == 1 { // not even the magic: one byte of text
-			if err != nil {
-				t.Fatalf("one byte: %v", err)
-			}
-			continue
-		}
-		if err == nil {
-			t.Fatalf("%d bytes of %d hash to a whole file", n, len(whole))
-		}
-		// Nor is it taken for the whole file when it ends during the import.
-		h := headerOf(t, "proxy1", text)
-		src, err = segment.OpenPlain(bytes.NewReader(whole[:n]), "x.gz")
 		if err == nil {
 			_, err = Import(ctx, r.s, h, src)
 		}
 		if err == nil {
 			t.Fatalf("%d bytes of %d were imported", n, len(whole))
 		}
-		if _, done, err := imported(r.s, h.Stream); done || err != nil {
-			t.Fatalf("%d bytes of %d count as imported: %v", n, len(whole), err)
-		}
+	}
+	// The whole file then is stored once.
+	h := headerOf(t, r.s, "proxy1", text)
+	if res, err := Import(ctx, r.s, h, strings.NewReader(text)); err != nil || res.Already {
+		t.Fatalf("the whole file: %+v, %v", res, err)
+	}
+	if got := r.drain()[genKey{h.Stream, 0}]; got != text {
+		t.Fatalf("%d bytes came out, expected %d", len(got), len(text))
 	}
 }
 
+// TestImportChanged continues an import with another file: what it had read
+// must be there again.
 func TestImportChanged(t *testing.T) {
 	r := newRig(t)
-	text := logText(100)
-	h := headerOf(t, "proxy1", text)
-	for _, now := range []string{text + "more\n", text[:len(text)-1], strings.Replace(text, "7", "8", 1)} {
+	text := logText(5000)
+	h := headerOf(t, r.s, "proxy1", text)
+	half := len(text) / 2
+	_, err := Import(ctx, r.s, h, io.MultiReader(strings.NewReader(text[:half]), iotest.ErrReader(errors.New("gone"))))
+	if err == nil {
+		t.Fatal("a file that cannot be read was imported")
+	}
+	for _, now := range []string{text[:half-1], text[:half-1] + "x" + text[half:]} {
+		if other := headerOf(t, r.s, "proxy1", now); other.Stream == h.Stream {
+			t.Errorf("%d other bytes are taken for the same file", len(now))
+		}
 		if _, err := Import(ctx, r.s, h, strings.NewReader(now)); !errors.Is(err, ErrChanged) {
-			t.Fatalf("changed to %d bytes: %v", len(now), err)
+			t.Errorf("changed to %d bytes: %v", len(now), err)
 		}
 	}
-	if _, done, err := imported(r.s, h.Stream); done || err != nil {
-		t.Fatalf("counts as imported: %v", err)
+	// The file has grown since: the import takes it as it is now.
+	grown := text + "more\n"
+	if again := headerOf(t, r.s, "proxy1", grown); again.Stream != h.Stream {
+		t.Error("a file that has grown is taken for another")
 	}
-	// A pipe has no hash beforehand.
-	h.Stream, h.Content = streamA, vault.Hash{}
-	if res, err := Import(ctx, r.s, h, strings.NewReader(text)); err != nil || res.Stored != int64(len(text)) {
-		t.Fatalf("a pipe: %+v, %v", res, err)
+	if res, err := Import(ctx, r.s, h, strings.NewReader(grown)); err != nil || res.Stored != int64(len(grown)-half) {
+		t.Fatalf("grown: %+v, %v", res, err)
+	}
+	if got := r.drain()[genKey{h.Stream, 0}]; got != grown {
+		t.Fatalf("%d bytes came out, expected %d", len(got), len(grown))
+	}
+}
+
+// TestMatch finds the import that a file repeats or continues among several
+// that begin alike.
+func TestMatch(t *testing.T) {
+	text := logText(100)
+	of := func(id byte, n int, done bool) Earlier {
+		return Earlier{Stream: vault.StreamID{id}, Bytes: int64(n), Prefix: vault.HashOf([]byte(text[:n])), Done: done}
+	}
+	other := Earlier{Stream: vault.StreamID{9}, Bytes: 50, Prefix: vault.Hash{1}, Done: true}
+	for i, c := range []struct {
+		earlier []Earlier
+		want    byte
+	}{
+		{nil, 0},
+		{[]Earlier{of(1, 0, true)}, 0},
+		{[]Earlier{of(1, 0, false)}, 1},
+		{[]Earlier{of(1, 10, true)}, 0},
+		{[]Earlier{of(1, 10, false), of(2, 20, false)}, 2},
+		{[]Earlier{of(2, 20, false), of(1, 10, false), other}, 2},
+		{[]Earlier{of(1, len(text), true), of(2, 20, false)}, 1},
+		{[]Earlier{of(1, len(text)-1, true), of(2, len(text), true)}, 2},
+		{[]Earlier{of(1, len(text), false)}, 1},
+		{[]Earlier{{Stream: vault.StreamID{1}, Bytes: int64(len(text)) + 1, Done: true}}, 0},
+		{[]Earlier{other}, 0},
+	} {
+		got, ok, err := Match(iotest.OneByteReader(strings.NewReader(text)), c.earlier)
+		if err != nil || ok != (c.want != 0) || got.Stream != (vault.StreamID{c.want}) {
+			t.Errorf("case %d: %v, %v, %v, expected stream %d", i, got.Stream, ok, err, c.want)
+		}
+	}
+	if _, _, err := Match(iotest.ErrReader(errors.New("gone")), []Earlier{of(1, 10, false)}); err == nil {
+		t.Error("a file that cannot be read was matched")
 	}
 }
 
@@ -242,7 +303,7 @@ func (f *fullSpool) Write(ctx context.Context, id vault.StreamID, gen, off int64
 func TestImportWaitsForRoom(t *testing.T) {
 	r := newRig(t, largeExtents, func(c *SpoolConfig) { c.MaxBytes = 5 * c.FileBytes })
 	text := logText(300000)
-	h := headerOf(t, "proxy1", text)
+	h := headerOf(t, r.s, "proxy1", text)
 	got := ""
 	to := &fullSpool{Spool: r.s}
 	to.full = func() {
@@ -260,7 +321,7 @@ func TestImportWaitsForRoom(t *testing.T) {
 
 	// Nobody makes room: the caller may give up, and go on later.
 	text = strings.ReplaceAll(text, "log", "LOG")
-	h = headerOf(t, "proxy1", text)
+	h = headerOf(t, r.s, "proxy1", text)
 	waits, cancel := context.WithCancel(ctx)
 	to.full = cancel
 	if _, err := Import(waits, to, h, strings.NewReader(text)); !errors.Is(err, context.Canceled) {
@@ -280,7 +341,7 @@ func TestImportWaitsForRoom(t *testing.T) {
 func TestImportRecorded(t *testing.T) {
 	r := newRig(t)
 	text := logText(10)
-	h := headerOf(t, "proxy1", text)
+	h := headerOf(t, r.s, "proxy1", text)
 	h.Recorded = r.wall.AddDate(0, -3, 0)
 	_, err := Import(ctx, r.s, h, strings.NewReader(text))
 	r.must(err)
@@ -299,7 +360,7 @@ func TestImportCancelled(t *testing.T) {
 	done, cancel := context.WithCancel(ctx)
 	cancel()
 	text := logText(10)
-	if _, err := Import(done, r.s, headerOf(t, "proxy1", text), strings.NewReader(text)); !errors.Is(err, context.Canceled) {
+	if _, err := Import(done, r.s, headerOf(t, r.s, "proxy1", text), strings.NewReader(text)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("cancelled: %v", err)
 	}
 	if len(r.drain()) != 0 {
@@ -310,13 +371,26 @@ func TestImportCancelled(t *testing.T) {
 func TestImportErrors(t *testing.T) {
 	r := newRig(t)
 	text := logText(10)
-	h := headerOf(t, "proxy1", text)
-	r.must(r.s.SetMeta(ctx, vault.KV{Key: importKey + h.Stream.String(), Value: []byte("short")}))
-	if _, err := Import(ctx, r.s, h, strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "5 bytes, expected 8") {
-		t.Errorf("damaged record: %v", err)
+	h := headerOf(t, r.s, "proxy1", text)
+	key := importKey("proxy1", vault.HashOf([]byte(text)))
+	good := encodeEarlier(Earlier{Bytes: 3})
+	for name, value := range map[string][]byte{
+		h.Stream.String(): []byte("short"),
+		"nostream":        good,
+		streamB.String():  append([]byte{1, 2}, good[2:]...),
+	} {
+		r.must(r.s.SetMeta(ctx, vault.KV{Key: key + name, Value: value}))
+		if _, err := Import(ctx, r.s, h, strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "import record") {
+			t.Errorf("record %q: %v", name, err)
+		}
+		r.must(r.s.SetMeta(ctx, vault.KV{Key: key + name}))
 	}
-	h.Source = "no such/source"
-	h.Stream = streamB
+	newer := append([]byte{2}, good[1:]...)
+	r.must(r.s.SetMeta(ctx, vault.KV{Key: key + streamB.String(), Value: newer}))
+	if _, err := Import(ctx, r.s, h, strings.NewReader(text)); !errors.Is(err, vault.ErrNewer) {
+		t.Errorf("newer record: %v", err)
+	}
+	h.Source, h.Stream = "no such/source", streamB
 	if _, err := Import(ctx, r.s, h, strings.NewReader(text)); err == nil {
 		t.Error("a bad source name was taken")
 	}

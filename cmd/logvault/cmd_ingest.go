@@ -82,30 +82,61 @@ func (a *app) ingest(c *cli.Context) (err error) {
 	return nil
 }
 
-// importFile reads a file twice: first for its content's hash, which is the
-// stream's identity, then to import it.
+// importFile imports a file, unless it was imported before, or goes on with an
+// import of it that was interrupted.
 func (a *app) importFile(c *cli.Context, svc gateway.Service, h ingest.ImportHeader, file string) error {
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return err
 	}
 	h.Name = []byte(abs)
-	content, size, err := hashFile(file)
-	if err != nil {
+	var already bool
+	if h.Stream, already, err = a.streamOf(c, svc, h.Source, file); err != nil {
 		return err
 	}
-	h.Stream = ingest.ImportID(h.Source, content)
+	if already {
+		return a.printImport(c, h, file, ingest.ImportResult{Already: true})
+	}
 	r, err := openLog(file)
 	if err != nil {
 		return err
 	}
 	defer r.Close() // read-only
 	body := io.Reader(r)
-	if bar := a.progress(c, size, filepath.Base(file)); bar != nil {
+	if bar := a.progress(c, -1, filepath.Base(file)); bar != nil {
 		body = io.TeeReader(r, bar)
 		defer bar.Close() // talk only
 	}
 	return a.importOne(c, svc, h, body, file)
+}
+
+// streamOf finds the stream of a file: that of an earlier import of the same
+// content, of which already tells whether it is complete, else a new one. Only
+// if an earlier file began alike is the file read for it.
+func (a *app) streamOf(c *cli.Context, svc gateway.Service, source vault.Source, file string) (id vault.StreamID, already bool, err error) {
+	r, err := openLog(file)
+	if err != nil {
+		return id, false, err
+	}
+	defer r.Close() // read-only
+	in := bufio.NewReaderSize(r, ingest.HeadSize)
+	head, err := ingest.Head(in)
+	if err != nil {
+		return id, false, fmt.Errorf("%s: %w", file, err)
+	}
+	earlier, err := svc.Imports(c.Context, source, head)
+	if err != nil {
+		return id, false, err
+	}
+	e, ok, err := ingest.Match(in, earlier)
+	if err != nil {
+		return id, false, fmt.Errorf("%s: %w", file, err)
+	}
+	if ok {
+		return e.Stream, e.Done, nil
+	}
+	id, err = vault.NewStreamID(a.random)
+	return id, false, err
 }
 
 func (a *app) importOne(c *cli.Context, svc gateway.Service, h ingest.ImportHeader, body io.Reader, file string) error {
@@ -113,6 +144,10 @@ func (a *app) importOne(c *cli.Context, svc gateway.Service, h ingest.ImportHead
 	if err != nil {
 		return err
 	}
+	return a.printImport(c, h, file, res)
+}
+
+func (a *app) printImport(c *cli.Context, h ingest.ImportHeader, file string, res ingest.ImportResult) error {
 	if flag(c, "json") {
 		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "ingested", "file": file, "source": h.Source, "stream": h.Stream.String(),
 			"bytes": res.Bytes, "stored": res.Stored, "already": res.Already})
@@ -151,17 +186,4 @@ func (l *logFile) Close() error {
 		err = ferr
 	}
 	return err
-}
-
-func hashFile(file string) (vault.Hash, int64, error) {
-	r, err := openLog(file)
-	if err != nil {
-		return vault.Hash{}, 0, err
-	}
-	defer r.Close() // read-only
-	h, n, err := ingest.ContentHash(r)
-	if err != nil {
-		return h, n, fmt.Errorf("reading %s: %w", file, err)
-	}
-	return h, n, nil
 }

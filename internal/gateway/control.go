@@ -163,6 +163,13 @@ func (h *control) mux() http.Handler {
 	}
 	handle("POST /v1/seal", func(r *http.Request) (any, error) { return h.service.Seal(r.Context()) })
 	handle("GET /v1/status", func(r *http.Request) (any, error) { return h.service.Status(r.Context()) })
+	handle("GET /v1/imports", func(r *http.Request) (any, error) {
+		head, err := vault.ParseHash(r.URL.Query().Get("head"))
+		if err != nil {
+			return nil, err
+		}
+		return h.service.Imports(r.Context(), vault.Source(r.URL.Query().Get("source")), head)
+	})
 	handle("POST /v1/ingest", func(r *http.Request) (any, error) {
 		header, err := decodeImport(r.URL.Query())
 		if err != nil {
@@ -269,6 +276,12 @@ func (c *client) Seal(ctx context.Context) (r SealResult, err error) {
 
 func (c *client) Status(ctx context.Context) (r Status, err error) {
 	err = c.call(ctx, http.MethodGet, "status", nil, &r)
+	return r, err
+}
+
+func (c *client) Imports(ctx context.Context, source vault.Source, head vault.Hash) (r []ingest.Earlier, err error) {
+	q := url.Values{"source": {string(source)}, "head": {head.String()}}
+	err = c.call(ctx, http.MethodGet, "imports?"+q.Encode(), nil, &r)
 	return r, err
 }
 

@@ -18,6 +18,11 @@ import (
 // not make, before it gives up.
 const stuckBeats = 5
 
+// Imports implements Service.
+func (s *Site) Imports(_ context.Context, source vault.Source, head vault.Hash) ([]ingest.Earlier, error) {
+	return ingest.Imports(s.spool, source, head)
+}
+
 // Ingest implements Service. Sealing goes on beside the import, so that a file
 // of any size passes through a spool of fixed room. When the spool is full and
 // sealing cannot help, because the vault is away or the disk is full of other

@@ -56,9 +56,11 @@ type Env struct {
 type Service interface {
 	// Seal seals everything received so far and returns when it is in the ledger.
 	Seal(ctx context.Context) (SealResult, error)
-	// Ingest imports one file and seals what is due. Bytes below an earlier,
-	// interrupted import of the same stream are read and skipped. A read of body
-	// must end when ctx does.
+	// Imports lists the imports of a source whose files begin with head: what
+	// ingest.Match compares a file with before it is imported.
+	Imports(ctx context.Context, source vault.Source, head vault.Hash) ([]ingest.Earlier, error)
+	// Ingest imports one file and seals what is due. If h.Stream is that of an
+	// interrupted import, it goes on there.
 	Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (ingest.ImportResult, error)
 	// Record appends a request or disclosure entry; its time is set here.
 	Record(ctx context.Context, e entry.Entry) (index int64, err error)
