@@ -352,3 +352,60 @@ func TestContiguous(t *testing.T) {
 		t.Errorf("unknown generations: %d", got)
 	}
 }
+
+// Close while writers are at work: what they were answered for is there, and
+// the files are whole.
+func TestCloseUnderLoad(t *testing.T) {
+	for seed := range 20 {
+		r := newRig(t)
+		r.add(streamA)
+		r.add(streamB)
+		var wg sync.WaitGroup
+		acked := map[vault.StreamID]int64{}
+		var mu sync.Mutex
+		for _, id := range []vault.StreamID{streamA, streamB} {
+			wg.Go(func() {
+				k := genKey{id, 0}
+				for off := int64(0); ; off += 100 {
+					sync := off%300 == 0
+					if err := r.s.Write(ctx, id, 0, off, text(k, off, 100, 0), client, sync); err != nil {
+						if !errors.Is(err, ErrClosed) {
+							t.Error(err)
+						}
+						return
+					}
+					if sync {
+						mu.Lock()
+						acked[id] = off + 100
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		for range seed * 50 {
+			runtime.Gosched()
+		}
+		r.must(r.s.Close())
+		wg.Wait()
+		if err := r.s.Sync(ctx); !errors.Is(err, ErrClosed) {
+			t.Errorf("sync after close: %v", err)
+		}
+		r.open()
+		if st := r.s.Stats(); st.Torn+st.Damaged > 0 {
+			t.Fatalf("stats %+v", st)
+		}
+		for id, end := range acked {
+			if size := r.s.Size(id, 0); size < end {
+				t.Errorf("%d bytes, %d were acknowledged", size, end)
+			}
+			r.must(r.s.EndGeneration(ctx, id, 0))
+		}
+		got := r.drain()
+		for id := range acked {
+			k := genKey{id, 0}
+			if size := r.s.Size(id, 0); got[k] != lines(k, 0, size) {
+				t.Errorf("%d bytes came out of %d", len(got[k]), size)
+			}
+		}
+	}
+}

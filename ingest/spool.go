@@ -221,10 +221,10 @@ func (s *Spool) Close() error {
 	if s.closed {
 		return nil
 	}
-	err := s.syncTo(s.last())
-	for s.err == nil && (s.flushing || s.syncing) {
-		s.wait()
+	for s.err == nil && (len(s.pend) > groupHead || s.flushing || s.syncing) {
+		s.flushOrWait() // the footer must not name a group that is not written
 	}
+	err := s.err
 	if err == nil {
 		err = s.finishCur()
 	}
