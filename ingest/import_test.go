@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"logvault/internal/vfs"
-	"logvault/seal/segment"
 	"logvault/vault"
 )
 
@@ -77,7 +76,7 @@ func TestImportIdentity(t *testing.T) {
 		t.Fatalf("first import: %+v, %v", res, err)
 	}
 	// Again, compressed, after a restart: nothing is stored.
-	plain, err := segment.OpenPlain(bytes.NewReader(gz(t, text)), "x.gz")
+	plain, err := gzip.NewReader(bytes.NewReader(gz(t, text)))
 	r.must(err)
 	again, err := io.ReadAll(plain)
 	r.must(err)
@@ -200,7 +199,7 @@ func TestImportTruncatedGzip(t *testing.T) {
 	whole := gz(t, text)
 	for _, n := range []int{9, len(whole) / 2, len(whole) - 8, len(whole) - 1} {
 		h := headerOf(t, r.s, "proxy1", text)
-		src, err := segment.OpenPlain(bytes.NewReader(whole[:n]), "x.gz")
+		src, err := gzip.NewReader(bytes.NewReader(whole[:n]))
 		if err == nil {
 			_, err = Import(ctx, r.s, h, src)
 		}
