@@ -30,12 +30,14 @@ type spoolFile struct {
 	f     vfs.File
 	names fileNames
 
+	// Of replay.
+	proven    uint64 // last group known to have been synced
+	badHeader bool   // only the key names the file
+
 	// Guarded by Spool.mu.
 	size      int64  // what the file takes on the disk
 	live      int64  // bytes that runs refer to
 	closed    bool   // its writer ended
-	proven    uint64 // last group that replay knows to have been synced
-	badHeader bool
 	damaged   bool // has a damaged group: never removed, kept aside
 	refs      int  // readers at work
 	gone      bool // removed; closed when refs is 0
