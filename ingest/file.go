@@ -35,12 +35,12 @@ type spoolFile struct {
 	badHeader bool   // only the key names the file
 
 	// Guarded by Spool.mu.
-	size      int64  // what the file takes on the disk
-	live      int64  // bytes that runs refer to
-	closed    bool   // its writer ended
-	damaged   bool // has a damaged group: never removed, kept aside
-	refs      int  // readers at work
-	gone      bool // removed; closed when refs is 0
+	size    int64 // what the file takes on the disk
+	live    int64 // bytes that runs refer to
+	closed  bool  // its writer ended
+	damaged bool  // has a damaged group: never removed, kept aside
+	refs    int   // readers at work
+	gone    bool  // removed; closed when refs is 0
 
 	// For the footer of the file being written; guarded by Spool.mu.
 	metaAt []uint32 // positions of the groups with metadata records
