@@ -85,8 +85,7 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 	}
 	store, err := dir.Create(o.FS, c.Vault)
 	if err != nil {
-		// Nothing of worth is in the state yet; what can be removed of it is, so
-		// that the next Init finds it absent.
+		// Nothing of worth is in the state yet, and the next Init finds it empty.
 		return nil, errors.Join(fmt.Errorf("creating the vault: %w", err), unmakeState(o.FS, p))
 	}
 	if err := fill(ctx, o, &c, store, res, text); err != nil {
@@ -126,9 +125,9 @@ func makeState(fsys vfs.FS, p paths) error {
 	return nil
 }
 
-// unmakeState removes what makeState made; it is empty.
+// unmakeState removes the directories that makeState made in a state.
 func unmakeState(fsys vfs.FS, p paths) error {
-	for _, d := range slices.Backward(p.dirs()) {
+	for _, d := range slices.Backward(p.dirs()[1:]) {
 		if err := fsys.Remove(d); err != nil {
 			return fmt.Errorf("removing the empty state: %w", err)
 		}
