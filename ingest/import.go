@@ -17,13 +17,12 @@ import (
 	"logvault/vault"
 )
 
-// Sizes of an import, in bytes: one write, which is one extent of the spool;
-// how much is written between two progress records, which is also what can be
-// sealed at a time beside the import; and how much of a file's beginning tells
-// which earlier imports to compare it with.
+// Sizes of an import, in bytes: one write, which is one extent of the spool, so
+// that it is stored wholly or not at all; how much is announced at a time; and
+// how much of a file's beginning tells which earlier imports to compare it with.
 const (
 	importWrite = maxExtent
-	importSync  = 16 << 20
+	importChunk = 8 << 20
 	importHead  = 64 << 10
 )
 
@@ -53,16 +52,16 @@ type ImportResult struct {
 // Earlier is an import that the spool remembers.
 type Earlier struct {
 	Stream vault.StreamID `json:"stream"`
-	Bytes  int64          `json:"bytes"`  // raw bytes that it has stored
+	Bytes  int64          `json:"bytes"`  // raw bytes that it has stored or was about to
 	Prefix vault.Hash     `json:"prefix"` // SHA-256 of those bytes
-	Done   bool           `json:"done"`   // they are the whole file
+	Done   bool           `json:"done"`   // they are stored, and are the whole file
 }
 
 // Importer is what an import needs of the spool.
 type Importer interface {
 	AddStream(ctx context.Context, info vault.StreamInfo) error
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
-	Commit(ctx context.Context, id vault.StreamID) error
+	Size(id vault.StreamID, gen int64) int64
 	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
 	SetMeta(ctx context.Context, kvs ...vault.KV) error
 	Meta(prefix string, fn func(vault.KV) error) error
@@ -147,15 +146,13 @@ type onlyReader struct{ io.Reader }
 // Import stores the whole of body as one closed generation of a stream. When it
 // returns nil every byte is durable in the spool.
 //
-// While it runs it keeps a record of how much is stored and what its SHA-256
-// is. If h.Stream has one, the import goes on there: body must begin with the
-// same bytes, else ErrChanged. The record is durable before the bytes that it
-// covers are committed. The commit point is the record that says done.
-//
-// A crash leaves at most 16 MiB beyond the last record. The next call sends
-// them again and the spool compares them; that it can for a day after they are
-// sealed, later it keeps both as a conflict, which is seen, rather than believe
-// that they are the same.
+// Text is announced before it is stored: a record in the metadata table says
+// how many bytes the stream may hold and what their SHA-256 is. Then each extent
+// is written and synced before the next, so that the stream never has a hole.
+// If h.Stream has a record, the import goes on where the stream ends, but only
+// if body begins with the announced bytes, else ErrChanged. The commit point is
+// the record that says done; a crash before it makes the next call read the
+// file again, and store what is missing.
 func Import(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
 	res, err := importBody(ctx, to, h, body)
 	if err != nil {
@@ -176,6 +173,7 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 	}
 	c := &copying{to: to, id: h.Stream, key: importKey(h.Source, head) + h.Stream.String(), sum: sha256.New()}
 	c.from.Prefix = vault.Hash(c.sum.Sum(nil))
+	c.have = to.Size(h.Stream, 0)
 	if i := slices.IndexFunc(earlier, func(e Earlier) bool { return e.Stream == h.Stream }); i >= 0 {
 		c.from = earlier[i]
 		if c.from.Done {
@@ -186,14 +184,8 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 		if err := to.AddStream(ctx, info); err != nil {
 			return ImportResult{}, err
 		}
-		if err := c.record(ctx, false); err != nil {
-			return ImportResult{}, err
-		}
 	}
 	if err := c.run(ctx, in); err != nil {
-		if c.res.Stored > 0 { // what is on record need not be compared when the import goes on
-			err = errors.Join(err, c.record(context.WithoutCancel(ctx), false))
-		}
 		return c.res, err
 	}
 	if err := to.EndGeneration(ctx, h.Stream, 0); err != nil {
@@ -207,49 +199,40 @@ type copying struct {
 	to   Importer
 	id   vault.StreamID
 	key  string
-	from Earlier   // what an interrupted import has stored
+	from Earlier   // what an interrupted import announced
+	have int64     // what the stream holds already
 	sum  hash.Hash // of the res.Bytes read so far
 	res  ImportResult
 }
 
-// run writes the text to generation 0 of the stream and commits it.
+// run writes the text to generation 0 of the stream.
 func (c *copying) run(ctx context.Context, body io.Reader) error {
-	buf := make([]byte, importWrite)
-	for unsynced := int64(0); ; {
+	buf := make([]byte, importChunk)
+	for {
 		data, rerr := c.fill(body, buf)
-		if c.res.Bytes >= c.from.Bytes && len(data) > 0 {
-			if err := c.write(ctx, data); err != nil {
-				return err
-			}
-			c.res.Stored += int64(len(data))
-			unsynced += int64(len(data))
-		}
-		c.sum.Write(data)
-		c.res.Bytes += int64(len(data))
-		if err := c.check(rerr == io.EOF); err != nil {
+		if err := c.chunk(ctx, data); err != nil {
 			return err
 		}
-		if rerr != nil && rerr != io.EOF {
+		switch {
+		case rerr == nil:
+		case rerr != io.EOF:
 			return fmt.Errorf("reading: %w", rerr)
-		}
-		if rerr == io.EOF || unsynced >= importSync {
-			if err := c.commit(ctx); err != nil {
-				return err
-			}
-			unsynced = 0
-		}
-		if rerr == io.EOF {
+		case c.res.Bytes < c.from.Bytes:
+			return fmt.Errorf("%w: it has %d bytes, expected at least %d", ErrChanged, c.res.Bytes, c.from.Bytes)
+		default:
 			return nil
 		}
 	}
 }
 
-// fill reads until buf is full, the point is reached where an earlier import
-// stopped, or r fails. Only io.EOF is an end: io.ReadFull would make it
-// io.ErrUnexpectedEOF, which is what a truncated .gz reports.
+// fill reads until buf is full, the end of what the stream holds or of what was
+// announced is reached, or r fails. Only io.EOF is an end: io.ReadFull would
+// make it io.ErrUnexpectedEOF, which is what a truncated .gz reports.
 func (c *copying) fill(r io.Reader, buf []byte) (data []byte, err error) {
-	if left := c.from.Bytes - c.res.Bytes; left > 0 {
-		buf = buf[:min(int64(len(buf)), left)]
+	for _, stop := range []int64{c.have, c.from.Bytes} {
+		if left := stop - c.res.Bytes; left > 0 {
+			buf = buf[:min(int64(len(buf)), left)]
+		}
 	}
 	n := 0
 	for n < len(buf) && err == nil {
@@ -260,43 +243,50 @@ func (c *copying) fill(r io.Reader, buf []byte) (data []byte, err error) {
 	return buf[:n], err
 }
 
-// check compares what was read with what an earlier import read.
-func (c *copying) check(end bool) error {
-	if c.res.Bytes == c.from.Bytes || end && c.res.Bytes < c.from.Bytes {
+// chunk announces what was not announced, checks what was, and writes what the
+// stream does not hold.
+func (c *copying) chunk(ctx context.Context, data []byte) error {
+	at := c.res.Bytes
+	c.sum.Write(data)
+	c.res.Bytes += int64(len(data))
+	switch {
+	case len(data) == 0:
+		return nil
+	case c.res.Bytes > c.from.Bytes:
+		if err := c.waiting(ctx, func() error { return c.record(ctx, false) }); err != nil {
+			return err
+		}
+	case c.res.Bytes == c.from.Bytes:
 		if got := vault.Hash(c.sum.Sum(nil)); got != c.from.Prefix {
 			return fmt.Errorf("%w: SHA-256 of the first %d bytes is %s, expected %s", ErrChanged, c.res.Bytes, got, c.from.Prefix)
 		}
 	}
+	if at < c.have {
+		return nil
+	}
+	for part := range slices.Chunk(data, importWrite) {
+		err := c.waiting(ctx, func() error { return c.to.Write(ctx, c.id, 0, at, part, netip.Addr{}, true) })
+		if err != nil {
+			return err
+		}
+		at += int64(len(part))
+		c.res.Stored += int64(len(part))
+	}
 	return nil
 }
 
-// commit makes what was written durable and lets it be sealed, in this order:
-// record, then commit. The record's sync covers the bytes as well, since they
-// were written before it.
-func (c *copying) commit(ctx context.Context) error {
-	if err := c.record(ctx, false); err != nil {
-		return err
-	}
-	return c.to.Commit(ctx, c.id)
-}
-
-// record notes how far the import is.
+// record notes what was read so far.
 func (c *copying) record(ctx context.Context, done bool) error {
 	e := Earlier{Stream: c.id, Bytes: c.res.Bytes, Prefix: vault.Hash(c.sum.Sum(nil)), Done: done}
 	return c.to.SetMeta(ctx, vault.KV{Key: c.key, Value: encodeEarlier(e)})
 }
 
-// write writes at the end of what was read so far and, while the spool has no
-// room, waits: a full spool is a passing state that the sealer ends.
-func (c *copying) write(ctx context.Context, data []byte) error {
+// waiting does a step and, while the spool has no room, waits: a full spool is a
+// passing state that the sealer ends.
+func (c *copying) waiting(ctx context.Context, step func() error) error {
 	for {
-		err := c.to.Write(ctx, c.id, 0, c.res.Bytes, data, netip.Addr{}, false)
+		err := step()
 		if !errors.Is(err, vault.ErrFull) {
-			return err
-		}
-		// What is not committed could not be sealed to make room. There may be
-		// no room to record it either; then there is older data to be sealed.
-		if err := c.commit(ctx); err != nil && !errors.Is(err, vault.ErrFull) {
 			return err
 		}
 		select {
