@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"internal/vfs":     {},
 
 	"fixtures":                     {},
+	"fixtures/golden":              {},
 	"fixtures/loggen":              {},
 	"fixtures/nfstest":             {},
 	"fixtures/nfs-guest/guesttool": {},
@@ -63,6 +64,8 @@ var testArrowsOf = map[string][]string{
 	"nfsgw":     {"ingest"}, // the spool is the Sink
 	"seal":      {"ingest"}, // and the Source
 	"replicate": {"verify"}, // what a crash leaves of a copy is judged by the audit
+
+	"fixtures/golden": {"*"}, // everything reads them
 }
 
 // fences gives each third-party library its one place. A library that is not in
