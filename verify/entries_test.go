@@ -82,6 +82,8 @@ func TestEntries(t *testing.T) {
 		{"offset goes back", seg(func(e *entry.Segment) { e.Offset = 0 }), "discontinuous", verify.Error, "offset"},
 		{"previous entry left out", seg(func(e *entry.Segment) { e.Prev = -1 }), "discontinuous", verify.Error, "previous"},
 		{"previous entry is another", seg(func(e *entry.Segment) { e.Prev = 2 }), "discontinuous", verify.Error, "previous"},
+		{"new generation names no previous entry", seg(func(e *entry.Segment) { e.Gen, e.Offset, e.Prev = 1, 0, -1 }), "discontinuous", verify.Error, "previous"},
+		{"new generation not from its start", seg(func(e *entry.Segment) { e.Gen = 1 }), "discontinuous", verify.Error, "offset"},
 		{"source changes", seg(func(e *entry.Segment) { e.Source = "other" }), "discontinuous", verify.Error, "source"},
 		{"new stream not from its start", seg(func(e *entry.Segment) { e.Stream, e.Prev = vault.StreamID{8}, -1 }), "discontinuous", verify.Error, "offset"},
 		{"object twice", seg(func(e *entry.Segment) { e.Object = vault.HashOf(nil); e.Index = vault.HashOf(nil) }), "duplicate", verify.Error, ""},

@@ -30,7 +30,7 @@ type history struct {
 	window    *window.Window       // dates
 	keys      map[int64]*periodKey // by entry index
 	streams   map[generation]streamEnd
-	owners    map[vault.StreamID]vault.Source
+	owners    map[vault.StreamID]owned
 	orphans   map[string]*entry.Orphan // by name
 	tokens    map[int64]vault.Hash     // SHA-256 of timestamp tokens, by size
 	registers map[string]register      // of requests, by name
@@ -51,9 +51,14 @@ type generation struct {
 
 // streamEnd is how far the entries of a generation have come.
 type streamEnd struct {
-	last   int64 // index of the last segment or gap entry
 	offset int64 // where the next one must begin
 	closed bool
+}
+
+// owned is a stream as its entries know it, whatever the generation.
+type owned struct {
+	source vault.Source
+	last   int64 // index of the last segment or gap entry
 }
 
 // periodKey is a key entry and what is known of its wraps.
@@ -98,7 +103,7 @@ func newHistory(a *audit) *history {
 		window:    window.New(),
 		keys:      make(map[int64]*periodKey),
 		streams:   make(map[generation]streamEnd),
-		owners:    make(map[vault.StreamID]vault.Source),
+		owners:    make(map[vault.StreamID]owned),
 		orphans:   make(map[string]*entry.Orphan),
 		tokens:    make(map[int64]vault.Hash),
 		registers: make(map[string]register),
@@ -341,31 +346,30 @@ func (h *history) dayPosition(d vault.Day) int32 {
 	return p
 }
 
-// join checks that a segment or gap entry continues its stream generation: it
-// names the entry before it, begins where that one ended, and that one was not
-// the last. The end of a generation is never forgotten, so that nothing can be
+// join checks that a segment or gap entry continues its stream: it names the
+// stream's entry before it, of whichever generation, and begins where its
+// generation had come to, which was not its end. The end of a generation is never forgotten, so that nothing can be
 // slipped in behind it.
 func (h *history) join(i int64, source vault.Source, g generation, prev, offset, span int64, closed bool) {
-	if owner, ok := h.owners[g.stream]; !ok {
-		h.owners[g.stream] = source
-	} else if owner != source {
-		h.a.differ(codeDiscontinuous, "", i, fmt.Sprintf("stream %s changes its source", g.stream), string(owner), string(source))
-	}
-	end, ok := h.streams[g]
+	stream, ok := h.owners[g.stream]
 	if !ok {
-		end = streamEnd{last: -1}
+		stream = owned{source, -1}
+	} else if stream.source != source {
+		h.a.differ(codeDiscontinuous, "", i, fmt.Sprintf("stream %s changes its source", g.stream), string(stream.source), string(source))
 	}
+	end := h.streams[g]
 	where := fmt.Sprintf("stream %s, generation %d", g.stream, g.gen)
 	switch {
 	case end.closed:
-		h.a.find(codeDiscontinuous, "", i, fmt.Sprintf("%s: continues after its end in entry %d", where, end.last))
-	case prev != end.last:
-		h.a.differ(codeDiscontinuous, "", i, where+": previous entry", index(end.last), index(prev))
+		h.a.find(codeDiscontinuous, "", i, where+": continues after its end")
+	case prev != stream.last:
+		h.a.differ(codeDiscontinuous, "", i, where+": previous entry", index(stream.last), index(prev))
 	case offset != end.offset:
 		h.a.differ(codeDiscontinuous, "", i, where+": offset", fmt.Sprint(end.offset), fmt.Sprint(offset))
 	}
 	// Go on from what this entry says, so that one fault is reported once.
-	h.streams[g] = streamEnd{last: i, offset: offset + span, closed: closed}
+	h.streams[g] = streamEnd{offset: offset + span, closed: closed}
+	h.owners[g.stream] = owned{stream.source, i}
 }
 
 func index(i int64) string {
