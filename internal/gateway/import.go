@@ -84,16 +84,23 @@ func (s *Site) sealBeside(ctx context.Context, full bool) (made bool, err error)
 	return sum.Segments > 0, err
 }
 
-// roomWatch notes whether the last write of an import found room.
+// roomWatch notes whether the last step of an import found room.
 type roomWatch struct {
 	ingest.Importer
 	full atomic.Bool
 }
 
-func (r *roomWatch) Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error {
-	err := r.Importer.Write(ctx, id, gen, off, data, client, sync)
+func (r *roomWatch) note(err error) error {
 	r.full.Store(errors.Is(err, vault.ErrFull))
 	return err
+}
+
+func (r *roomWatch) Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error {
+	return r.note(r.Importer.Write(ctx, id, gen, off, data, client, sync))
+}
+
+func (r *roomWatch) SetMeta(ctx context.Context, kvs ...vault.KV) error {
+	return r.note(r.Importer.SetMeta(ctx, kvs...))
 }
 
 // DueError refuses to store what the law wants gone already.

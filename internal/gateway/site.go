@@ -213,7 +213,7 @@ func (s *Site) Config() *config.Config { return s.config.Load() }
 
 func (s *Site) now() time.Time { return s.env.Now() }
 
-// Close closes what was opened, the lock last.
+// Close closes what was opened, the lock last. Again it does nothing.
 func (s *Site) Close() error {
 	var err error
 	if s.spool != nil {
@@ -222,6 +222,7 @@ func (s *Site) Close() error {
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}
+	s.spool, s.lock = nil, nil
 	return err
 }
 

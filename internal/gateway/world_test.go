@@ -209,3 +209,8 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// header is that of an import from a pipe.
+func header(source vault.Source) ingest.ImportHeader {
+	return ingest.ImportHeader{Source: source, Name: []byte("x.log"), Stream: vault.StreamID{0xee}}
+}
