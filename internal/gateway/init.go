@@ -19,6 +19,7 @@ import (
 	"logvault/internal/vfs"
 	"logvault/ledger"
 	"logvault/ledger/entry"
+	"logvault/retention/policy"
 	"logvault/seal/pgp"
 	"logvault/vault"
 	"logvault/vault/dir"
@@ -237,7 +238,11 @@ func policyEntry(c *config.Config, head entry.Header) (*entry.Policy, error) {
 		return nil, err
 	}
 	for i, k := range c.Classes {
-		e.Classes = append(e.Classes, entry.PolicyClass{Name: vault.Class(k.Name), Period: classes[i].Period.String(), Grace: classes[i].Grace.String(),
+		grace := ""
+		if g := classes[i].Grace; g != (policy.Period{}) {
+			grace = g.String() // an entry leaves out what is nothing
+		}
+		e.Classes = append(e.Classes, entry.PolicyClass{Name: vault.Class(k.Name), Period: classes[i].Period.String(), Grace: grace,
 			Zone: k.Zone, Basis: k.Basis, ValidUntil: k.ValidUntil})
 	}
 	for _, s := range c.Sources {

@@ -46,6 +46,16 @@ func TestInit(t *testing.T) {
 	}
 }
 
+// TestInitWithoutGrace: a class without grace has no such member in the ledger.
+func TestInitWithoutGrace(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Classes[0].Grace = "P0D"
+	w.init()
+	if got := w.count(entry.TypePolicy); got != 1 {
+		t.Errorf("%d policy entries, expected 1", got)
+	}
+}
+
 // eachFile calls fn for every file below root.
 func eachFile(fsys vfs.FS, root string, fn func(name string, data []byte)) error {
 	list, err := fsys.ReadDir(root)
