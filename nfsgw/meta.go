@@ -2,7 +2,6 @@ package nfsgw
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -37,8 +36,6 @@ const (
 	metaKnownFlags  = metaRemoved | metaExclusive
 	generationLimit = 1 << 53 // what a ledger entry can hold
 )
-
-var errNewerMeta = errors.New("written by a newer logvault")
 
 // meta is the durable state of a node.
 type meta struct {
@@ -86,7 +83,7 @@ func decodeMeta(kv vault.KV) (id uint64, m meta, err error) {
 	}
 	b := kv.Value
 	if len(b) > 0 && b[0] != metaVersion {
-		return 0, meta{}, fmt.Errorf("name record %s: version %d: %w", kv.Key, b[0], errNewerMeta)
+		return 0, meta{}, fmt.Errorf("name record %s: version %d: %w", kv.Key, b[0], vault.ErrNewer)
 	}
 	if len(b) <= metaFixed || len(b) > metaFixed+maxName {
 		return 0, meta{}, fmt.Errorf("name record %s: %d bytes, expected %d to %d", kv.Key, len(b), metaFixed+1, metaFixed+maxName)

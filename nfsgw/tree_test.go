@@ -93,7 +93,7 @@ func TestLoadRefuses(t *testing.T) {
 		}
 	}
 	newer := []byte{2, 1, 0, 0}
-	if _, err := newServer(t, &metaSink{meta: map[string][]byte{metaKey(root): newer}}, time.Now); !errors.Is(err, errNewerMeta) {
+	if _, err := newServer(t, &metaSink{meta: map[string][]byte{metaKey(root): newer}}, time.Now); !errors.Is(err, vault.ErrNewer) {
 		t.Errorf("record of version 2: got %v, expected newer", err)
 	}
 }

@@ -96,6 +96,10 @@ func (w *worker) content(ctx context.Context, j job, object, index string) {
 		return
 	}
 	ix, err := w.index(ctx, index, secret)
+	if errors.Is(err, vault.ErrNewer) {
+		w.a.find(codeNeedsNewer, index, j.index, err.Error())
+		return
+	}
 	if err != nil {
 		w.a.find(codeUndecryptable, index, j.index, err.Error())
 		return

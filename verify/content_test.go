@@ -51,6 +51,27 @@ func forge(t *testing.T, w *testvault.World, text string, change func(*entry.Seg
 	}
 }
 
+// newerIndex seals the beginning of an index of version 2 to the world's key.
+func newerIndex(t *testing.T) []byte {
+	t.Helper()
+	public, err := pgp.ParsePublic(theKey(t, plain(t, 50)).Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w, err := public.Encrypt(&out, testvault.Random(82))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("LVINDEX\n\x00\x00\x00\x02what a later release knows")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 // TestContent: everything is signed and every byte is what the entry names, but
 // what is sealed is not what the entry says. Only a key shows it.
 func TestContent(t *testing.T) {
@@ -90,6 +111,7 @@ func TestContent(t *testing.T) {
 			o.Index = other(t, strings.Replace(text, "alice", "mallo", 1)).Index
 		}, "content-mismatch", "line root"},
 		{"index cut", func(_ *testing.T, _ *entry.Segment, o *segment.Encoded) { o.Index = o.Index[:len(o.Index)-9] }, "undecryptable", ""},
+		{"index of a newer version", func(t *testing.T, _ *entry.Segment, o *segment.Encoded) { o.Index = newerIndex(t) }, "needs-newer", "version 2"},
 		{"segment is no message", func(_ *testing.T, _ *entry.Segment, o *segment.Encoded) { o.Segment = []byte("plain text\n") }, "undecryptable", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -114,7 +114,7 @@ var Codes = []Code{
 	{codeUnsigned, Error, "A checkpoint is absent, unreadable, or not signed by the pinned key alone: signature lines that nobody vouches for count as damage.", "Check that the vault is mounted and the trust file is the right one; else take the ledger from another copy."},
 	{codeUnpinned, Error, "The ledger's key was read from the vault itself, so whoever wrote the vault chose it.", "Pass the trust file that init wrote."},
 	{codeCopyUnpinned, Warning, "A copy log or a cosignature is by a key that the trust file does not list. Damage to a copy log is still an error.", "Add the copy's keys to the trust file, from the copy's own state and not from the vault."},
-	{codeNeedsNewer, Error, "A marker or an entry is of a version, type or critical member that this program does not know.", "Verify with a newer logvault."},
+	{codeNeedsNewer, Error, "A marker, an entry or a sealed index is of a version, type or critical member that this program does not know.", "Verify with a newer logvault."},
 	{codeRolledBack, Error, "The history ends before a point that was seen, cosigned or held earlier.", "Entries were removed from the end. Compare with another copy; keep this one as evidence."},
 	{codeForked, Error, "Two signed histories of the same ledger disagree.", "The signing key signed twice. Treat it as stolen; compare the copies entry by entry."},
 	{codeTruncated, Error, "An object is a beginning of what it should be.", "Replace it by the same object of another copy."},

@@ -222,7 +222,7 @@ func ParseIndex(text []byte) (*Index, error) {
 		return nil, fmt.Errorf("index: %w", corrupt("does not start with %q", indexMagic))
 	}
 	if v := binary.BigEndian.Uint32(text[len(indexMagic):]); v > indexVersion {
-		return nil, fmt.Errorf("index: %w: %d, this program reads up to %d", ErrNewer, v, indexVersion)
+		return nil, fmt.Errorf("index: version %d, expected %d: %w", v, indexVersion, ErrNewer)
 	} else if v < indexVersion {
 		return nil, fmt.Errorf("index: %w", corrupt("version %d", v))
 	}

@@ -51,7 +51,7 @@ const (
 // Errors that callers branch on.
 var (
 	// ErrNewer says that an index was written by a newer logvault.
-	ErrNewer = errors.New("index of a newer format version")
+	ErrNewer = vault.ErrNewer
 	// ErrCorrupt says that decrypted data is not of the form described above.
 	ErrCorrupt = errors.New("corrupt")
 	// ErrProof says that a line proof does not lead to the root.
