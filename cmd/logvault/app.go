@@ -50,10 +50,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		code = codeInterrupted
 	}
-	if text := err.Error(); text != "" {
+	if code == codeInterrupted {
+		fmt.Fprintln(a.err, "logvault: interrupted")
+	} else if text := err.Error(); text != "" {
 		fmt.Fprintf(a.err, "logvault: %s\n", strings.TrimPrefix(text, "logvault: "))
 	}
-	if h := hint(err); h != "" {
+	if h := hint(err); h != "" && code != codeInterrupted {
 		fmt.Fprintf(a.err, "hint: %s\n", h)
 	}
 	return code
@@ -95,6 +97,11 @@ func (a *app) cli() *cli.App {
 func strict(cmd *cli.Command, onUsage cli.OnUsageErrorFunc) *cli.Command {
 	action := cmd.Action
 	cmd.Flags = append(cmd.Flags, commonFlags()...)
+	for _, f := range cmd.Flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true
+		}
+	}
 	cmd.HideHelpCommand = true
 	cmd.OnUsageError = onUsage
 	cmd.UsageText = "logvault " + cmd.Name + " [FLAGS]"

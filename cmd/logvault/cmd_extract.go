@@ -28,7 +28,7 @@ func (a *app) extractCommand() *cli.Command {
 		Description: describe("Records the request in the ledger, finds the lines that it asks for and no other, and writes a bundle that the\n"+
 			"requester checks with stock tools. --dry-run counts without decrypting or recording anything.\n"+
 			"--new prints a commented request file to fill in.",
-			"logvault extract --new > request.toml\nlogvault extract --request request.toml --key auditor.sec.asc --out bundle", codeIntegrity, codeRefused, codeNoVault, codeLocked, codeKey),
+			"logvault extract --new > request.toml\nlogvault extract --request request.toml --key auditor.sec.asc --out bundle", codePartial, codeIntegrity, codeRefused, codeNoVault, codeLocked, codeKey),
 		Flags: append(keyFlags(),
 			&cli.StringFlag{Name: "request", Aliases: []string{"r"}, Usage: "request `REQ.toml`"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "absent or empty directory `DIR` for the bundle"},
@@ -222,7 +222,7 @@ func (a *app) catCommand() *cli.Command {
 		Usage: "print lines, after it was recorded",
 		Description: describe("Prints whole segments, or the lines of one source in a window, to standard output. The reading is in the ledger\n"+
 			"before anything is decrypted. For a lawful request use extract.",
-			"logvault cat --segment 9f86d081884c7d65… --key auditor.sec.asc --case INC-42", codeIntegrity, codeNoVault, codeLocked, codeKey),
+			"logvault cat --segment 9f86d081884c7d65… --key auditor.sec.asc --case INC-42", codePartial, codeIntegrity, codeNoVault, codeLocked, codeKey),
 		Flags: append(append(keyFlags(), windowFlags()...),
 			&cli.StringSliceFlag{Name: "segment", Usage: "segment `ID`, as ls prints it, or its ledger entry; repeat it for more"},
 			&cli.StringFlag{Name: "source", Aliases: []string{"s"}, Usage: "the proxy `NAME`, with --since and --until"},

@@ -70,14 +70,17 @@ func (a *app) init(c *cli.Context) error {
 		return err
 	}
 	if flag(c, "json") {
-		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "init", "config": res.ConfigFile, "trust": res.TrustFile, "vkey": res.VKey})
+		info := map[string]any{"message_type": "init", "config": res.ConfigFile, "trust": res.TrustFile, "vkey": res.VKey}
+		if !c.IsSet("recovery-out") {
+			info["recovery_key"] = res.RecoveryKey
+		}
+		return json.NewEncoder(a.out).Encode(info)
 	}
-	a.printInit(c, res)
-	return nil
+	return a.printInit(c, res)
 }
 
-func (a *app) printInit(c *cli.Context, res *gateway.InitResult) {
-	fmt.Fprintf(a.out, "%s\n", res.VKey)
+func (a *app) printInit(c *cli.Context, res *gateway.InitResult) error {
+	_, err := fmt.Fprintf(a.out, "%s\n", res.VKey)
 	a.talk(c, "The line above is the ledger's verifier key. Keep it with %s where the gateway cannot write:\nit is what every audit trusts.", res.TrustFile)
 	for _, k := range res.Auditors {
 		a.talk(c, "auditor %s %s", k.Fingerprint, k.UserID)
@@ -86,9 +89,11 @@ func (a *app) printInit(c *cli.Context, res *gateway.InitResult) {
 		a.talk(c, "warning: one auditor only; if that key is lost, nobody can ever read these logs")
 	}
 	if !c.IsSet("recovery-out") {
-		a.talk(c, "\nOffline recovery key, shown once. Print it and put it in a safe:\n\n  %s\n", res.RecoveryKey)
+		// Not talk that --quiet silences: it is nowhere else.
+		fmt.Fprintf(a.err, "\nOffline recovery key, shown once. Print it and put it in a safe:\n\n  %s\n\n", res.RecoveryKey)
 	}
 	a.talk(c, "Next: logvault --config %s serve", res.ConfigFile)
+	return err
 }
 
 // newConfig makes the configuration that the flags ask for.

@@ -28,7 +28,7 @@ func (a *app) inspectCommand() *cli.Command {
 		Usage: "say what an object, a ledger entry or a bundle is",
 		Description: describe("Needs no key: names the kind of an object, its hash and size, and which keys can open it; prints a ledger entry\n"+
 			"that is proven to be in the ledger; sums up a bundle.",
-			"logvault inspect --object /mnt/nas/vault/segments/2027/11/22/9f86….gz.pgp\nlogvault inspect --entry 5", codeIntegrity, codeNoVault),
+			"logvault inspect --object /mnt/nas/vault/segments/2027/11/22/9f86….gz.pgp\nlogvault inspect --entry 5", codePartial, codeIntegrity, codeNoVault),
 		Flags: append(readFlags(),
 			&cli.StringFlag{Name: "object", Usage: "file `PATH` of a vault"},
 			&cli.StringFlag{Name: "entry", Usage: "ledger entry `N`"},

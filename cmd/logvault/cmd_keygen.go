@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +22,7 @@ func (a *app) keygenCommand() *cli.Command {
 		Usage: "make an auditor's OpenPGP key pair",
 		Description: describe("Makes DIR/auditor.pub.asc, which goes to the gateway, and DIR/auditor.sec.asc (mode 0600),\n"+
 			"which stays with the auditor, offline. Who has a key in gpg already does not need it.",
-			`logvault keygen --name "Auditor <auditor@example.org>" --out /media/usb/auditor`, codeRefused, codeInterrupted),
+			`logvault keygen --name "Auditor <auditor@example.org>" --out /media/usb/auditor`, codePartial, codeRefused, codeKey),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "user id, `\"NAME <MAIL>\"`"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "directory `DIR` for the two files"},
@@ -66,7 +68,12 @@ func (a *app) keygen(c *cli.Context) error {
 			return err
 		}
 	}
-	fmt.Fprintf(a.out, "%s\n", auditor.Fingerprint)
+	if flag(c, "json") {
+		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "key", "fingerprint": auditor.Fingerprint, "public": filepath.Join(dir, "auditor.pub.asc"), "secret": filepath.Join(dir, "auditor.sec.asc")})
+	}
+	if _, err := fmt.Fprintf(a.out, "%s\n", auditor.Fingerprint); err != nil {
+		return err
+	}
 	a.talk(c, "public key for the gateway:  %s", filepath.Join(dir, "auditor.pub.asc"))
 	a.talk(c, "secret key, keep it offline: %s", filepath.Join(dir, "auditor.sec.asc"))
 	return nil
@@ -88,14 +95,14 @@ func (a *app) newPassphrase(c *cli.Context) ([]byte, error) {
 		}
 		return line, nil
 	}
-	first, err := a.passphrase("New passphrase: ")
+	first, err := a.passphrase(c.Context, "New passphrase: ")
 	if err != nil {
 		return nil, err
 	}
 	if len(first) == 0 {
 		return nil, usagef("keygen: an empty passphrase protects nothing: give one, or say --no-passphrase")
 	}
-	second, err := a.passphrase("The same again: ")
+	second, err := a.passphrase(c.Context, "The same again: ")
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +113,11 @@ func (a *app) newPassphrase(c *cli.Context) ([]byte, error) {
 }
 
 // passphrase gets a passphrase from LOGVAULT_PASSCOMMAND or the terminal.
-func (a *app) passphrase(prompt string) ([]byte, error) {
+func (a *app) passphrase(ctx context.Context, prompt string) ([]byte, error) {
 	if command := a.getenv("LOGVAULT_PASSCOMMAND"); command != "" {
-		return runPassCommand(command)
+		return runPassCommand(ctx, command)
 	}
-	return readTerminal(prompt)
+	return readTerminal(ctx, prompt)
 }
 
 // keyFlags choose how an auditor's message is opened.
@@ -137,7 +144,7 @@ func (a *app) opener(c *cli.Context) (pgp.Opener, error) {
 		return nil, &codedError{codeKey, "give the auditor's secret key file", fmt.Errorf("reading the key: %w", err)}
 	}
 	open, err := pgp.OpenKeyFile(data, func() ([]byte, error) {
-		return a.passphrase("Passphrase of " + strings.TrimSpace(filepath.Base(file)) + ": ")
+		return a.passphrase(c.Context, "Passphrase of "+strings.TrimSpace(filepath.Base(file))+": ")
 	})
 	if err != nil {
 		return nil, &codedError{codeKey, "the file must hold the secret key of an auditor of this vault", fmt.Errorf("%s: %w", file, err)}

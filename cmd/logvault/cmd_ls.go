@@ -19,7 +19,7 @@ func (a *app) lsCommand() *cli.Command {
 		Usage: "list the segments of a vault",
 		Description: describe("Lists what the ledger names: receiving time, source, stream, lines, raw and stored bytes, the date until\n"+
 			"which it is kept, and how many of the vaults given hold it. Needs no key.",
-			"logvault ls --source squid1 --since 2026-11-01 --until 2026-11-02", codeIntegrity, codeNoVault),
+			"logvault ls --source squid1 --since 2026-11-01 --until 2026-11-02", codePartial, codeIntegrity, codeNoVault),
 		Flags: append(append(readFlags(), windowFlags()...),
 			&cli.StringFlag{Name: "source", Aliases: []string{"s"}, Usage: "only the proxy `NAME`"}),
 		Action: a.ls,

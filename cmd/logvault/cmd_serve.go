@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -40,7 +41,13 @@ func (a *app) serve(c *cli.Context) error {
 		Judge:  judge,
 		Reload: hup,
 		Config: func() (*config.Config, error) { return a.loadConfig(c) },
-		Ready:  func(nfs net.Addr) { fmt.Fprintf(a.out, "ready nfs=%s vault=%s\n", nfs, cfg.Vault) },
+		Ready: func(nfs net.Addr) {
+			if flag(c, "json") {
+				json.NewEncoder(a.out).Encode(map[string]any{"message_type": "ready", "nfs": nfs.String(), "vault": cfg.Vault}) // serving counts, not who listens here
+				return
+			}
+			fmt.Fprintf(a.out, "ready nfs=%s vault=%s\n", nfs, cfg.Vault)
+		},
 	})
 	if cerr := site.Close(); err == nil {
 		err = cerr

@@ -23,7 +23,7 @@ func (a *app) verifyCommand() *cli.Command {
 		Description: describe("Needs no decryption key. --depth chain checks the ledger, objects (default) also re-reads every byte, content also\n"+
 			"decrypts with --key or --gpg. --known and --against find a history that was cut off or rewritten.\n"+
 			"docs/FINDINGS.md lists the finding codes.",
-			"logvault verify --vault /mnt/nas2/vault --trust trust.toml --known 4711", codeIntegrity, codeNoVault, codeKey),
+			"logvault verify --vault /mnt/nas2/vault --trust trust.toml --known 4711", codePartial, codeIntegrity, codeNoVault, codeKey),
 		Flags: append(append(readFlags(), keyFlags()...),
 			&cli.StringFlag{Name: "depth", Value: "objects", Usage: "`DEPTH`: chain, objects or content"},
 			&cli.StringFlag{Name: "against", Usage: "compare with the copy at `PATH`"},

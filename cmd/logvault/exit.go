@@ -64,7 +64,7 @@ func describe(text, example string, codes ...int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\nExample:\n  %s\n\nExit codes:\n", text, strings.ReplaceAll(example, "\n", "\n  "))
 	for _, m := range codeMeaning {
-		for _, c := range append([]int{codeOK, codeFailure, codeUsage}, codes...) {
+		for _, c := range append([]int{codeOK, codeFailure, codeUsage, codeInterrupted}, codes...) {
 			if c == m.code {
 				fmt.Fprintf(&b, "  %3d  %s\n", m.code, m.text)
 			}
@@ -94,6 +94,7 @@ type outcome struct {
 var outcomes = []outcome{
 	{context.Canceled, codeInterrupted, ""},
 	{gateway.ErrStopping, codePartial, "run the command again; what was received is safe in the spool"},
+	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
 	{vfs.ErrLocked, codeLocked, "another logvault command works on this state; wait for it or look with `ps`"},
 	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
 	{vault.ErrNoVault, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
@@ -125,10 +126,12 @@ var outcomes = []outcome{
 	{syscall.ENOSPC, codePartial, "the disk is full; make room and run the command again"},
 	{syscall.EDQUOT, codePartial, "the quota is used up; make room and run the command again"},
 	{syscall.ESTALE, codePartial, "the NAS went away; mount it again and run the command again"},
+	{syscall.EHOSTDOWN, codePartial, "the NAS does not answer; run the command again when it does"},
+	{syscall.ETIMEDOUT, codePartial, "the NAS does not answer; run the command again when it does"},
 	{syscall.EIO, codePartial, "the disk or NAS reports an I/O error; look at the kernel log"},
 	{syscall.EADDRINUSE, codeFailure, "another program listens there (the kernel's NFS server?); choose another port in nfs.listen"},
+	{syscall.EROFS, codeFailure, "the disk is mounted read-only; look at the kernel log"},
 	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, or as root for a port below 1024"},
-	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
 	{extract.ErrNoSegment, codeFailure, "`logvault ls` lists the segments"},
 }
 

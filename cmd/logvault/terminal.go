@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,47 +21,78 @@ func isTerminal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	_, err := getTermios(f.Fd())
+	_, err := getTermios(f)
 	return err == nil
 }
 
-func getTermios(fd uintptr) (t syscall.Termios, err error) {
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCGETS, uintptr(unsafe.Pointer(&t)))
-	if errno != 0 {
-		return t, errno
-	}
-	return t, nil
+func getTermios(f *os.File) (t syscall.Termios, err error) {
+	return t, ioctl(f, syscall.TCGETS, &t)
 }
 
-func setTermios(fd uintptr, t *syscall.Termios) error {
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCSETS, uintptr(unsafe.Pointer(t)))
-	if errno != 0 {
-		return errno
+func setTermios(f *os.File, t *syscall.Termios) error { return ioctl(f, syscall.TCSETS, t) }
+
+func ioctl(f *os.File, request uintptr, t *syscall.Termios) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return nil
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(t)))
+	})
+	if err == nil && errno != 0 {
+		err = errno
+	}
+	return err
+}
+
+// interruptible is standard input whose reads end with a context. The reading
+// goroutine may stay behind then: the process is about to end.
+type interruptible struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	buf, done := make([]byte, len(p)), make(chan result, 1)
+	go func() {
+		n, err := i.in.Read(buf)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, buf[:r.n]), r.err
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	}
 }
 
 // readTerminal reads one line from the controlling terminal without echo. It
-// never reads standard input, which may be data.
-func readTerminal(prompt string) ([]byte, error) {
+// never reads standard input, which may be data. When ctx ends it gives the
+// echo back and returns.
+func readTerminal(ctx context.Context, prompt string) ([]byte, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return nil, &codedError{codeKey, "set LOGVAULT_PASSCOMMAND to a command that prints the passphrase", errors.New("a passphrase is needed and there is no terminal to ask on")}
 	}
 	defer tty.Close() // a terminal: nothing to lose
-	old, err := getTermios(tty.Fd())
+	old, err := getTermios(tty)
 	if err != nil {
 		return nil, fmt.Errorf("asking on the terminal: %w", err)
 	}
 	silent := old
 	silent.Lflag &^= syscall.ECHO
-	if err := setTermios(tty.Fd(), &silent); err != nil {
+	if err := setTermios(tty, &silent); err != nil {
 		return nil, fmt.Errorf("asking on the terminal: %w", err)
 	}
 	fmt.Fprint(tty, prompt)
-	line, rerr := readLine(tty)
+	line, rerr := readLine(interruptible{ctx, tty})
 	fmt.Fprintln(tty)
-	return line, errors.Join(rerr, setTermios(tty.Fd(), &old))
+	return line, errors.Join(rerr, setTermios(tty, &old))
 }
 
 // readLine reads to the end of a line, a byte at a time so that nothing after
@@ -82,12 +114,12 @@ func readLine(r io.Reader) ([]byte, error) {
 
 // runPassCommand runs LOGVAULT_PASSCOMMAND with the shell and takes the first
 // line that it prints.
-func runPassCommand(command string) ([]byte, error) {
-	cmd := exec.Command("/bin/sh", "-c", command)
+func runPassCommand(ctx context.Context, command string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, &codedError{codeKey, "", fmt.Errorf("LOGVAULT_PASSCOMMAND: %w", err)}
+		return nil, &codedError{codeKey, "it must print the passphrase on its first line and exit 0", fmt.Errorf("LOGVAULT_PASSCOMMAND: %w", err)}
 	}
 	line, _, _ := bytes.Cut(out, []byte("\n"))
 	return line, nil
