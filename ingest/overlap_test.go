@@ -200,13 +200,23 @@ func (r *rig) sealAll() {
 	}
 }
 
-// Uncommitted bytes stay until COMMIT, the end of the generation or 24 hours.
+// Uncommitted bytes stay until they are committed and the client has had time to
+// hear of it, the end of the generation or 24 hours.
 func TestUncommittedStays(t *testing.T) {
 	k := genKey{streamA, 0}
 	release := map[string]func(r *rig){
-		"commit": func(r *rig) { r.must(r.s.Commit(ctx, streamA)) },
-		"end":    func(r *rig) { r.must(r.s.EndGeneration(ctx, streamA, 0)) },
-		"a day":  func(r *rig) { r.advance(25 * time.Hour); r.due(false) },
+		"two commits": func(r *rig) {
+			r.must(r.s.Commit(ctx, streamA))
+			r.write(streamA, 0, 200_000, "more\n", false)
+			r.must(r.s.Commit(ctx, streamA))
+		},
+		"commit and time": func(r *rig) {
+			r.must(r.s.Commit(ctx, streamA))
+			r.advance(11 * time.Minute)
+			r.due(false)
+		},
+		"end":   func(r *rig) { r.must(r.s.EndGeneration(ctx, streamA, 0)) },
+		"a day": func(r *rig) { r.advance(25 * time.Hour); r.due(false) },
 	}
 	for name, do := range release {
 		t.Run(name, func(t *testing.T) {
@@ -229,6 +239,27 @@ func TestUncommittedStays(t *testing.T) {
 				t.Errorf("released to %d", g.freed)
 			}
 		})
+	}
+}
+
+// A COMMIT may be answered to nobody: after a restart the client sends all of it
+// again, in writes that need not be pages, although it was sealed meanwhile.
+func TestUnansweredCommit(t *testing.T) {
+	k := genKey{streamA, 0}
+	r := newRig(t)
+	r.add(streamA)
+	for off := int64(0); off < 300_000; off += 10_000 {
+		r.write(streamA, 0, off, lines(k, off, 10_000), false)
+	}
+	r.must(r.s.Commit(ctx, streamA))
+	r.sealAll()
+	r.reopen()
+	r.sealAll()
+	for off := int64(0); off < 300_000; off += 10_000 {
+		r.write(streamA, 0, off, lines(k, off, 10_000), false)
+	}
+	if got := r.s.Stats().Conflicts; got != 0 {
+		t.Errorf("%d conflicts", got)
 	}
 }
 

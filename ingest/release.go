@@ -62,9 +62,9 @@ func (s *Spool) Pending() []vault.Intent {
 }
 
 // Release says that a piece is in the ledger at index. Its bytes are given up,
-// except for what must stay to recognise repetitions: the last 64 KiB and what
-// is not committed, while the generation is live, and the MACs of the rest for
-// 24 hours. Releasing again changes nothing.
+// except for what must stay to recognise repetitions: the last 64 KiB, what is
+// not committed and what the latest COMMIT covered, while the generation is
+// live, and the MACs of the rest for 24 hours. Releasing again changes nothing.
 //
 // The record need not be durable on return: after a crash the intent is pending
 // again, found in the ledger and released again. No file is removed before the
@@ -123,6 +123,11 @@ func (s *Spool) trim(g *gen) {
 			if i := g.data.from(u); i < len(g.data) && g.data[i].tick() >= old {
 				keep = u
 			}
+		}
+		// If we die now, the client that had no answer sends again what its last
+		// COMMIT covered, in writes that need not begin or end at a page.
+		if g.doubt < keep && !s.tight && s.cfg.Boot()-g.doubtAt < silence {
+			keep = max(g.doubt, g.freed)
 		}
 		keep &^= blockSize - 1
 	}

@@ -367,6 +367,7 @@ func (s *Spool) settle() {
 			g.data.cut(0, g.freed, func(int, int64) {})
 			g.unstable.removeBelow(g.freed)
 			g.touched = s.cfg.Boot()
+			g.doubt, g.doubtAt = g.freed, g.touched // nobody knows which answers arrived
 			for _, t := range []runs{g.data, g.macs} {
 				for _, r := range t {
 					s.slots[r.slot()].live += r.len()

@@ -33,9 +33,11 @@ type stream struct {
 // gen is one generation of a stream.
 type gen struct {
 	genRecord
-	data     runs  // bytes held, sealed or not
-	macs     runs  // MACs of released blocks: 8 bytes of block n are at 8n
-	unstable spans // received, not yet covered by COMMIT or FILE_SYNC
+	data     runs          // bytes held, sealed or not
+	macs     runs          // MACs of released blocks: 8 bytes of block n are at 8n
+	unstable spans         // received, not yet covered by COMMIT or FILE_SYNC
+	doubt    int64         // from here on COMMIT was answered, perhaps to nobody
+	doubtAt  time.Duration // boot time of that answer, or of our start
 	intent   *vault.Intent
 	offer    *vault.Piece // offered by Due, not released
 	fresh    blockMACs    // of the offered piece, made by Read

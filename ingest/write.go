@@ -240,6 +240,9 @@ func (s *Spool) Commit(ctx context.Context, id vault.StreamID) error {
 		return fmt.Errorf("%w: %s", ErrNoStream, id)
 	}
 	for _, g := range st.gens {
+		if u := g.unstable.first(g.freed, g.high); u < g.high {
+			g.doubt, g.doubtAt = u, s.cfg.Boot()
+		}
 		g.unstable = nil // bytes that come during the sync are added to a new set
 	}
 	if err := s.syncTo(s.last()); err != nil {
