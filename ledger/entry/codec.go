@@ -25,12 +25,12 @@ var (
 // codec carries one object between a struct and its members. The methods named
 // after kinds of values each handle one member in the direction at hand: when
 // decoding they take it out of in and set *p, when encoding they append *p to
-// out. The first error sticks; later calls still mark their member as known.
+// out. The first error sticks; later calls still take their member.
 type codec struct {
 	decoding bool
 	typ      Type
 	in       []member // decoding: members not yet taken
-	known    []string // decoding: names asked for so far
+	taken    []string // decoding: names of those taken, which are the known ones
 	out      []member // encoding
 	err      error
 }
@@ -44,11 +44,11 @@ func (c *codec) fail(name string, err error) {
 // take removes a member from in. ok is false if it is absent or, with an
 // error recorded, of another kind.
 func (c *codec) take(name string, want kind) (v value, ok bool) {
-	c.known = append(c.known, name)
 	i := slices.IndexFunc(c.in, func(m member) bool { return m.name == name })
 	if i < 0 {
 		return value{}, false
 	}
+	c.taken = append(c.taken, name)
 	v = c.in[i].val
 	c.in = slices.Delete(c.in, i, i+1)
 	if v.kind != want {
@@ -187,12 +187,11 @@ func scalar[T any](c *codec, name string, p *T, format func(T) (string, error), 
 }
 
 // present reports whether an optional member is to be handled: set in the
-// struct when encoding, there when decoding. It marks the name as known.
+// struct when encoding, there when decoding.
 func (c *codec) present(name string, set bool) bool {
 	if !c.decoding {
 		return set
 	}
-	c.known = append(c.known, name)
 	return slices.ContainsFunc(c.in, func(m member) bool { return m.name == name })
 }
 
@@ -477,7 +476,7 @@ func (c *codec) checkCrit(crit []string) error {
 		}
 	}
 	for _, name := range crit {
-		if !slices.Contains(c.known, name) {
+		if !slices.Contains(c.taken, name) {
 			c.fail("crit", fmt.Errorf("names %q, which is absent", name))
 		}
 	}
