@@ -198,12 +198,12 @@ func (s *Spool) piece(p plan, o vault.DueOptions) (*vault.Piece, error) {
 		g.offer = nil
 		return nil, nil // damage was found meanwhile
 	}
+	if out.LastReceived.Before(out.FirstReceived) { // the clock was set back in between
+		out.FirstReceived, out.LastReceived = out.LastReceived, out.FirstReceived
+	}
 	out.Record = p.st.Recorded
 	if out.Record.IsZero() {
 		out.Record = out.LastReceived
-	}
-	if out.LastReceived.Before(out.FirstReceived) { // the clock was set back in between
-		out.FirstReceived, out.LastReceived = out.LastReceived, out.FirstReceived
 	}
 	out.Closed = !g.ended.IsZero() && end == g.high
 	return out, nil

@@ -187,6 +187,11 @@ func (a *app) pass(c *cli.Context, from *dir.Store, state copyState, rate int64)
 	if err != nil {
 		return fmt.Errorf("opening the copy log: %w", err)
 	}
+	// The lock is held and the copy log is ours: nobody else writes here, and
+	// temporary files are what a killed pass left.
+	if _, err := to.Sweep(c.Context); err != nil {
+		a.talk(c, "temporary files of a killed pass stay: %v", err)
+	}
 	bar := a.progress(c, 1, "replicating")
 	sum, err := replicate.Run(c.Context, replicate.Options{From: from, To: to, Trust: trust, Copy: log, CosignKey: text[1], Actor: "replica", Jobs: c.Int("jobs"),
 		Rate: rate, Now: a.now, WithoutKeys: c.Bool("without-keys"), Log: a.quietLogger(c), Progress: barProgress(bar)})

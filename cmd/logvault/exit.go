@@ -94,6 +94,7 @@ type outcome struct {
 var outcomes = []outcome{
 	{context.Canceled, codeInterrupted, ""},
 	{gateway.ErrStopping, codePartial, "run the command again; what was received is safe in the spool"},
+	// Before the causes that it wraps (EIO, a full disk): the process must be restarted, not the command repeated.
 	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
 	{vfs.ErrLocked, codeLocked, "another logvault command works on this state; wait for it or look with `ps`"},
 	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
@@ -132,7 +133,7 @@ var outcomes = []outcome{
 	{syscall.EADDRINUSE, codeFailure, "another program listens there (the kernel's NFS server?); choose another port in nfs.listen"},
 	{syscall.EROFS, codeFailure, "the disk is mounted read-only; look at the kernel log"},
 	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, or as root for a port below 1024"},
-	{extract.ErrNoSegment, codeFailure, "`logvault ls` lists the segments"},
+	{extract.ErrNoSegment, codeUsage, "`logvault ls` lists the segments"},
 }
 
 // judge is exitCode and hint for `serve`, which answers with both.

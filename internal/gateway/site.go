@@ -87,12 +87,15 @@ type Site struct {
 	env    Env
 	lock   io.Closer
 	store  *dir.Store
+	record *dir.Store // of the ledger of record
 	spool  *ingest.Spool
 	sealer *seal.Sealer
 	audits []pgp.Auditor
 
 	ledger *ledger.Log
 	behind atomic.Bool // the vault's copy of the ledger may lack committed entries
+
+	importing chan struct{} // holds one token while an import runs
 
 	sealMu   sync.Mutex   // serialises the sealer
 	lastSeal atomic.Int64 // Unix milliseconds, 0: not since the start
@@ -105,7 +108,7 @@ type Site struct {
 // finishes whatever a crash interrupted. Errors: ErrNoState, vfs.ErrLocked,
 // vault.ErrNoVault, and those of the ledger and the spool.
 func OpenSite(ctx context.Context, env Env, c *config.Config) (*Site, error) {
-	s := &Site{env: env, beats: beats{sync: time.Second, seal: 15 * time.Second, ingest: 100 * time.Millisecond}}
+	s := &Site{env: env, importing: make(chan struct{}, 1), beats: beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond}}
 	s.config.Store(c)
 	if err := s.open(ctx); err != nil {
 		s.Close() // the first error counts
@@ -133,8 +136,9 @@ func (s *Site) open(ctx context.Context) error {
 	if err := s.openLedger(ctx); err != nil {
 		return err
 	}
+	s.sweep(ctx)
 	if s.spool, err = ingest.OpenSpool(ctx, spoolConfig(s.env.FS, s.Config(), s.env.Random, s.env.Now, s.env.Boot, s.env.Log)); err != nil {
-		return fmt.Errorf("opening the spool: %w", err)
+		return err
 	}
 	if err := s.syncPolicy(ctx); err != nil {
 		return err
@@ -152,12 +156,11 @@ func (s *Site) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	record, err := dir.At(s.env.FS, s.Config().State)
-	if err != nil {
+	if s.record, err = dir.At(s.env.FS, s.Config().State); err != nil {
 		return err
 	}
 	s.ledger, err = ledger.Open(ctx, ledger.Config{Prefix: vault.LedgerPrefix, Origin: s.Config().Origin, SignerKey: strings.TrimSpace(string(key)),
-		Record: record, Copy: s.store, Now: s.env.Now, KnownSize: trust.KnownSize})
+		Record: s.record, Copy: s.store, Now: s.env.Now, KnownSize: trust.KnownSize})
 	if err != nil {
 		return fmt.Errorf("opening the ledger: %w", err)
 	}
@@ -213,6 +216,22 @@ func (s *Site) Config() *config.Config { return s.config.Load() }
 
 func (s *Site) now() time.Time { return s.env.Now() }
 
+// sweep removes the temporary files that a kill left in the vault and beside the
+// ledger of record: whole sealed objects may be among them, which no expiry and
+// no audit would find. The ledger's fence has shown that this is our vault, and
+// the lock that nobody else writes. A failure does not stop the intake.
+func (s *Site) sweep(ctx context.Context) {
+	for _, store := range []*dir.Store{s.store, s.record} {
+		n, err := store.Sweep(ctx)
+		if err != nil {
+			s.env.Log.Warn("temporary files of an interrupted process stay", "err", err)
+		}
+		if n > 0 {
+			s.env.Log.Info("removed temporary files of an interrupted process", "files", n)
+		}
+	}
+}
+
 // Close closes what was opened, the lock last. Again it does nothing.
 func (s *Site) Close() error {
 	var err error
@@ -243,11 +262,17 @@ func (s *Site) commit(ctx context.Context, e entry.Entry) (int64, error) {
 		return 0, err
 	}
 	index, err := s.Append(ctx, data)
-	if _, late := errors.AsType[*ledger.CopyError](err); late {
-		s.trouble(copying, err)
-		err = nil
+	return index, s.noteCopy(err)
+}
+
+// noteCopy notes an error of the vault's copy of the ledger and returns the others.
+func (s *Site) noteCopy(err error) error {
+	if _, late := errors.AsType[*ledger.CopyError](err); !late {
+		return err
 	}
-	return index, err
+	s.behind.Store(true)
+	s.trouble(copying, err)
+	return nil
 }
 
 // catchUp copies to the vault what its copy of the ledger lacks.
@@ -277,12 +302,16 @@ func (s *Site) Seal(ctx context.Context) (SealResult, error) {
 	return s.sealRounds(ctx, true)
 }
 
-// sealRounds seals until nothing more can be. Its error is that of the last
-// round: what failed before is due again and was tried again.
+// sealRounds seals until nothing more is due or, with all, until everything is
+// sealed that had been received when it began: what keeps coming meanwhile would
+// keep it busy for ever, with segments of a few lines. Its error is that of the
+// last round: what failed before is due again and was tried again.
 func (s *Site) sealRounds(ctx context.Context, all bool) (SealResult, error) {
 	s.sealMu.Lock()
 	defer s.sealMu.Unlock()
 	var sum SealResult
+	mark := s.spool.Mark()
+	left := s.spool.Below(mark)
 	for {
 		r, err := s.sealer.Step(ctx, all)
 		sum.Segments += r.Segments
@@ -291,11 +320,24 @@ func (s *Site) sealRounds(ctx context.Context, all bool) (SealResult, error) {
 		if r.Segments > 0 {
 			s.lastSeal.Store(s.now().UnixMilli())
 		}
-		if r == (seal.Result{}) {
+		before := left
+		left = s.spool.Below(mark)
+		if r == (seal.Result{}) || all && !advancing(before, left) {
 			sum.Size = s.Tree().Size()
 			return sum, err
 		}
 	}
+}
+
+// advancing tells whether some stream got on in a round and is not done: the
+// end of a line that is not whole never is, and must not make others wait.
+func advancing(before, after map[vault.StreamID]int64) bool {
+	for id, n := range after {
+		if 0 < n && n < before[id] {
+			return true
+		}
+	}
+	return false
 }
 
 // Record implements Service.
@@ -306,7 +348,16 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 		return 0, fmt.Errorf("recording a %s: expected a request or a disclosure", e.Type())
 	}
 	e.Head().Time = s.now()
-	return s.commit(ctx, e)
+	index, err := s.commit(ctx, e)
+	if err != nil || e.Type() != entry.TypeRequest {
+		return index, err
+	}
+	// The requester gets this head: it must be found again for as long as the
+	// ledger lives.
+	if err := s.noteCopy(s.ledger.KeepHead(ctx)); err != nil {
+		s.trouble(keeping, err)
+	}
+	return index, nil
 }
 
 // Register implements Service. The record begins with its own 32-byte random
