@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -68,14 +70,20 @@ func (a *app) ingest(c *cli.Context) (err error) {
 		return usagef("ingest: %v", err)
 	}
 	if c.Bool("stdin") {
-		h.Name = []byte(c.String("name"))
+		h.Name, h.Compared = []byte(c.String("name")), -1
 		if h.Stream, err = vault.NewStreamID(a.random); err != nil {
 			return err
 		}
 		return a.importOne(c, svc, h, a.in, c.String("name"))
 	}
 	for _, file := range files {
-		if err := a.importFile(c, svc, h, file); err != nil {
+		err := a.importFile(c, svc, h, file)
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return &codedError{codeFailure, "the file is cut off or still being written; nothing of it counts as imported", err}
+		case errors.Is(err, fs.ErrNotExist):
+			return &codedError{codeFailure, "check the path; the files before it are imported", err}
+		case err != nil:
 			return err
 		}
 	}
@@ -91,7 +99,7 @@ func (a *app) importFile(c *cli.Context, svc gateway.Service, h ingest.ImportHea
 	}
 	h.Name = []byte(abs)
 	var already bool
-	if h.Stream, already, err = a.streamOf(c, svc, h.Source, file); err != nil {
+	if already, err = a.streamOf(c, svc, &h, file); err != nil {
 		return err
 	}
 	if already {
@@ -113,30 +121,32 @@ func (a *app) importFile(c *cli.Context, svc gateway.Service, h ingest.ImportHea
 // streamOf finds the stream of a file: that of an earlier import of the same
 // content, of which already tells whether it is complete, else a new one. Only
 // if an earlier file began alike is the file read for it.
-func (a *app) streamOf(c *cli.Context, svc gateway.Service, source vault.Source, file string) (id vault.StreamID, already bool, err error) {
+func (a *app) streamOf(c *cli.Context, svc gateway.Service, h *ingest.ImportHeader, file string) (already bool, err error) {
 	r, err := openLog(file)
 	if err != nil {
-		return id, false, err
+		return false, err
 	}
 	defer r.Close() // read-only
 	in := bufio.NewReaderSize(r, ingest.HeadSize)
 	head, err := ingest.Head(in)
 	if err != nil {
-		return id, false, fmt.Errorf("%s: %w", file, err)
+		return false, fmt.Errorf("%s: %w", file, err)
 	}
-	earlier, err := svc.Imports(c.Context, source, head)
+	earlier, err := svc.Imports(c.Context, h.Source, head)
 	if err != nil {
-		return id, false, err
+		return false, err
 	}
+	h.Compared = len(earlier)
 	e, ok, err := ingest.Match(in, earlier)
 	if err != nil {
-		return id, false, fmt.Errorf("%s: %w", file, err)
+		return false, fmt.Errorf("%s: %w", file, err)
 	}
 	if ok {
-		return e.Stream, e.Done, nil
+		h.Stream = e.Stream
+		return e.Done, nil
 	}
-	id, err = vault.NewStreamID(a.random)
-	return id, false, err
+	h.Stream, err = vault.NewStreamID(a.random)
+	return false, err
 }
 
 func (a *app) importOne(c *cli.Context, svc gateway.Service, h ingest.ImportHeader, body io.Reader, file string) error {

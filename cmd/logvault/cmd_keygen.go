@@ -146,8 +146,11 @@ func (a *app) opener(c *cli.Context) (pgp.Opener, error) {
 	open, err := pgp.OpenKeyFile(data, func() ([]byte, error) {
 		return a.passphrase(c.Context, "Passphrase of "+strings.TrimSpace(filepath.Base(file))+": ")
 	})
+	if inner, ok := errors.AsType[*codedError](err); ok {
+		return nil, &codedError{inner.code, inner.hint, fmt.Errorf("%s: %w", file, err)} // asking for the passphrase failed
+	}
 	if err != nil {
-		return nil, &codedError{codeKey, "the file must hold the secret key of an auditor of this vault", fmt.Errorf("%s: %w", file, err)}
+		return nil, &codedError{codeKey, "the file must hold the secret key of an auditor of this vault, and the passphrase must be its own", fmt.Errorf("%s: %w", file, err)}
 	}
 	return open, nil
 }

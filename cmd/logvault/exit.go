@@ -122,6 +122,7 @@ var outcomes = []outcome{
 	{replicate.ErrDamaged, codeIntegrity, "run `logvault verify` on the source; nothing was changed here"},
 	{replicate.ErrPartial, codePartial, "run it again later; what was copied is kept"},
 	{replicate.ErrMissing, codeIntegrity, "an object is gone before its date; run `logvault verify` on both copies"},
+	{ingest.ErrOvertaken, codePartial, "run the command again: it compares the file anew"},
 	{vault.ErrNewer, codeFailure, "install the newest logvault on this machine"},
 	{vault.ErrFull, codePartial, "give the disk of the state directory room, or raise spool.max, or bring the vault back; then run the command again"},
 	{syscall.ENOSPC, codePartial, "the disk is full; make room and run the command again"},

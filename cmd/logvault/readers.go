@@ -55,7 +55,7 @@ func (a *app) readings(c *cli.Context) ([]reading, error) {
 	cfg, err := a.loadConfig(c)
 	_, named := a.configFile(c)
 	if len(paths) == 0 {
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && !named {
 			return nil, &codedError{codeUsage, "give --vault PATH with --trust, or --config FILE", err}
 		}
 		if err != nil {

@@ -36,6 +36,14 @@ func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader
 	if err := inWindow(class, h.Recorded, s.now()); err != nil {
 		return ingest.ImportResult{}, err
 	}
+	// One at a time: a client that was killed and came back must not meet the
+	// end of its first import.
+	select {
+	case s.importing <- struct{}{}:
+		defer func() { <-s.importing }()
+	case <-ctx.Done():
+		return ingest.ImportResult{}, ctx.Err()
+	}
 	type outcome struct {
 		res ingest.ImportResult
 		err error

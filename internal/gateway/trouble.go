@@ -9,6 +9,7 @@ import (
 const (
 	sealing   = "sealing"
 	copying   = "copying the ledger to the vault"
+	keeping   = "keeping the head of a request"
 	reloading = "reloading the configuration"
 	measuring = "asking the vault for its room"
 )
