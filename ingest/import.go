@@ -33,6 +33,10 @@ const fullPause = 50 * time.Millisecond
 // has read.
 var ErrChanged = errors.New("the file changed since its import was interrupted")
 
+// ErrOvertaken says that another import of a file that begins alike was recorded
+// since the caller looked: what it decided may be wrong, the file may be that one.
+var ErrOvertaken = errors.New("another file that begins alike was imported meanwhile")
+
 // ImportHeader describes a file to import.
 type ImportHeader struct {
 	Source vault.Source
@@ -40,6 +44,9 @@ type ImportHeader struct {
 	Stream vault.StreamID // of the import that it continues, or a new random id
 	// Recorded is the date that retention counts from; zero: the time of import.
 	Recorded time.Time
+	// Compared is how many earlier imports Match has compared the file with, or
+	// -1 if nobody asked (a pipe): then the text is stored in any case.
+	Compared int
 }
 
 // ImportResult says what an import did.
@@ -180,6 +187,9 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 			return ImportResult{Bytes: c.from.Bytes, Already: true}, nil
 		}
 	} else {
+		if h.Compared >= 0 && len(earlier) != h.Compared {
+			return ImportResult{}, fmt.Errorf("%w: %d are known, the file was compared with %d", ErrOvertaken, len(earlier), h.Compared)
+		}
 		info := vault.StreamInfo{ID: h.Stream, Source: h.Source, Name: h.Name, Recorded: h.Recorded}
 		if err := to.AddStream(ctx, info); err != nil {
 			return ImportResult{}, err

@@ -41,6 +41,7 @@ func headerOf(t testing.TB, from Importer, source vault.Source, text string) Imp
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.Compared = len(earlier)
 	e, ok, err := Match(strings.NewReader(text), earlier)
 	if err != nil {
 		t.Fatal(err)
@@ -392,5 +393,28 @@ func TestImportErrors(t *testing.T) {
 	h.Source, h.Stream = "no such/source", streamB
 	if _, err := Import(ctx, r.s, h, strings.NewReader(text)); err == nil {
 		t.Error("a bad source name was taken")
+	}
+}
+
+// TestImportOvertaken: two commands that import one file at the same time both
+// find that it is new. The second must not store it once more, under the stream
+// that it has drawn; it looks again and finds that there is nothing to do.
+func TestImportOvertaken(t *testing.T) {
+	r := newRig(t, largeExtents)
+	text := logText(100)
+	first, second := headerOf(t, r.s, "proxy1", text), headerOf(t, r.s, "proxy1", text)
+	if _, err := Import(ctx, r.s, first, strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Import(ctx, r.s, second, strings.NewReader(text))
+	if !errors.Is(err, ErrOvertaken) || res.Stored != 0 || r.s.Size(second.Stream, 0) != 0 {
+		t.Errorf("second: %+v, %v; expected nothing stored", res, err)
+	}
+	if again := headerOf(t, r.s, "proxy1", text); again.Stream != first.Stream {
+		t.Errorf("looking again gave stream %s, expected %s", again.Stream, first.Stream)
+	}
+	second.Compared = -1 // a pipe
+	if res, err := Import(ctx, r.s, second, strings.NewReader(text)); err != nil || res.Stored != int64(len(text)) {
+		t.Errorf("a pipe: %+v, %v", res, err)
 	}
 }

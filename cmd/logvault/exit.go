@@ -192,6 +192,9 @@ func hint(err error) string {
 	if _, ok := errors.AsType[*gateway.UnknownSourceError](err); ok {
 		return "add a [[source]] to the configuration, then reload serve with SIGHUP"
 	}
+	if _, ok := errors.AsType[*gateway.DueError](err); ok {
+		return "check --recorded-at and the class of the source; what the law wants gone is not archived"
+	}
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		return "docs/CONFIG.md lists every key"
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -200,7 +201,7 @@ func (h *control) mux() http.Handler {
 }
 
 func encodeImport(h ingest.ImportHeader) url.Values {
-	q := url.Values{"source": {string(h.Source)}, "name": {hex.EncodeToString(h.Name)}, "stream": {h.Stream.String()}}
+	q := url.Values{"source": {string(h.Source)}, "name": {hex.EncodeToString(h.Name)}, "stream": {h.Stream.String()}, "compared": {strconv.Itoa(h.Compared)}}
 	if !h.Recorded.IsZero() {
 		q.Set("recorded", h.Recorded.Format(time.RFC3339Nano))
 	}
@@ -220,7 +221,13 @@ func decodeImport(q url.Values) (h ingest.ImportHeader, err error) {
 			return h, fmt.Errorf("import date: %w", err)
 		}
 	}
-	return h, h.Source.Valid()
+	if err = h.Source.Valid(); err != nil {
+		return h, err
+	}
+	if h.Compared, err = strconv.Atoi(q.Get("compared")); err != nil {
+		return h, fmt.Errorf("import: compared with %q: expected a number", q.Get("compared"))
+	}
+	return h, nil
 }
 
 // client is a Service carried out by `serve`.

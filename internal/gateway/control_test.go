@@ -138,7 +138,7 @@ func TestControlCalls(t *testing.T) {
 	if want := (ingest.Earlier{Stream: vault.StreamID{1}, Bytes: 2, Prefix: vault.Hash{3}, Done: true}); err != nil || len(earlier) != 1 || earlier[0] != want || f.asked != fmt.Sprint("squid1", vault.Hash{9}) {
 		t.Errorf("imports: %+v, %v, asked %v", earlier, err, f.asked)
 	}
-	h := ingest.ImportHeader{Source: "squid1", Name: []byte("/a b\xff&c=d"), Stream: vault.StreamID{5}, Recorded: begin.Add(123 * time.Nanosecond)}
+	h := ingest.ImportHeader{Source: "squid1", Name: []byte("/a b\xff&c=d"), Stream: vault.StreamID{5}, Recorded: begin.Add(123 * time.Nanosecond), Compared: 3}
 	text := strings.Repeat("a line\n", 1_000_000)
 	r, err := c.Ingest(ctx, h, strings.NewReader(text))
 	if err != nil || r.Bytes != int64(len(text)) || r.Stored != 1 || !reflect.DeepEqual(f.asked, h) || string(f.body) != text {
