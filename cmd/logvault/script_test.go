@@ -37,6 +37,8 @@ func TestScript(t *testing.T) {
 			"listen": listen,
 			"nfsput": nfsput,
 			"flip":   flip,
+
+			"interrupt": interrupt,
 		},
 	})
 }
@@ -101,6 +103,30 @@ func stop(ts *testscript.TestScript, neg bool, args []string) {
 		if _, err := syscall.Wait4(pid, &st, 0, nil); err == nil && sig == syscall.SIGTERM && st.ExitStatus() != 0 {
 			ts.Fatalf("serve ended with %v, expected 0", st.ExitStatus())
 		}
+	}
+}
+
+// interrupt PROGRAM ARGS...: gives the program two MiB of lines on a pipe that
+// never ends, then SIGINT; it must say that it was interrupted, and exit 130.
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: interrupt PROGRAM ARGS...")
+	}
+	path, err := exec.LookPath(args[0])
+	ts.Check(err)
+	cmd := exec.Command(path, args[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	in, err := cmd.StdinPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	_, err = io.WriteString(in, strings.Repeat("a line\n", 300_000)) // returns when most of it was read
+	ts.Check(err)
+	ts.Check(cmd.Process.Signal(os.Interrupt))
+	_ = cmd.Wait() // its exit code counts
+	if code := cmd.ProcessState.ExitCode(); code != codeInterrupted || errs.String() != "logvault: interrupted\n" {
+		ts.Fatalf("exit %d, expected %d: %s", code, codeInterrupted, errs.String())
 	}
 }
 
