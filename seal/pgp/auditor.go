@@ -100,15 +100,9 @@ func readKeys(data []byte) (openpgp.EntityList, []byte, error) {
 		return nil, nil, fmt.Errorf("%d bytes, expected at most %d", len(data), maxKey)
 	}
 	if len(data) > 0 && data[0]&0x80 == 0 { // binary packets start with bit 7 set
-		block, err := armor.Decode(bytes.NewReader(data))
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: neither armored nor binary OpenPGP: %v", ErrEmptyKey, err)
-		}
-		if block.Type != openpgp.PublicKeyType && block.Type != openpgp.PrivateKeyType {
-			return nil, nil, fmt.Errorf("%w: it is a %s", ErrEmptyKey, block.Type)
-		}
-		if data, err = io.ReadAll(block.Body); err != nil {
-			return nil, nil, fmt.Errorf("%w: damaged armor: %v", ErrEmptyKey, err)
+		var err error
+		if data, err = dearmor(data); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrEmptyKey, err)
 		}
 	}
 	list, err := openpgp.ReadKeyRing(bytes.NewReader(data))
@@ -121,23 +115,74 @@ func readKeys(data []byte) (openpgp.EntityList, []byte, error) {
 	return list, data, nil
 }
 
+// armorBegin starts the first line of an armored block.
+const armorBegin = "-----BEGIN PGP "
+
+// dearmor returns the packets of all armored blocks in data, one after the
+// other: a second key in the file must not be passed over.
+func dearmor(data []byte) ([]byte, error) {
+	at := bytes.Index(data, []byte(armorBegin))
+	if at < 0 {
+		return nil, errors.New("neither armored nor binary OpenPGP")
+	}
+	var packets []byte
+	for at >= 0 {
+		data = data[at:]
+		at = bytes.Index(data[len(armorBegin):], []byte(armorBegin))
+		text := data
+		if at >= 0 {
+			at += len(armorBegin)
+			text = data[:at]
+		}
+		block, err := armor.Decode(bytes.NewReader(text))
+		if err != nil {
+			return nil, fmt.Errorf("damaged armor: %w", err)
+		}
+		if block.Type != openpgp.PublicKeyType && block.Type != openpgp.PrivateKeyType {
+			return nil, fmt.Errorf("it is a %s", block.Type)
+		}
+		binary, err := io.ReadAll(block.Body)
+		if err != nil {
+			return nil, fmt.Errorf("damaged armor: %w", err)
+		}
+		packets = append(packets, binary...)
+	}
+	return packets, nil
+}
+
+// checkOneKey refuses packets of more than one key, and bytes that are no
+// packets. go-crypto passes over keys that it cannot read if one is good, which
+// would leave out an auditor without a word.
+func checkOneKey(packets []byte) error {
+	reader := packet.NewOpaqueReader(bytes.NewReader(packets))
+	keys := 0
+	for {
+		p, err := reader.Next()
+		switch {
+		case err == io.EOF && keys > 1:
+			return fmt.Errorf("%d keys, expected one key per file", keys)
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return fmt.Errorf("%w: damaged packets: %w", ErrEmptyKey, err)
+		case p.Tag == tagSecretKey || p.Tag == tagSecretSubkey:
+			return ErrSecretKey
+		case p.Tag == tagPublicKey:
+			keys++
+		}
+	}
+}
+
+// Packet tags of keys.
+const tagSecretKey, tagPublicKey, tagSecretSubkey = 5, 6, 7
+
 func readPublic(data []byte) (*openpgp.Entity, []byte, error) {
 	list, binary, err := readKeys(data)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, e := range list {
-		if e.PrivateKey != nil {
-			return nil, nil, ErrSecretKey
-		}
-		for _, s := range e.Subkeys {
-			if s.PrivateKey != nil {
-				return nil, nil, ErrSecretKey
-			}
-		}
-	}
-	if len(list) > 1 {
-		return nil, nil, fmt.Errorf("%d keys, expected one key per file", len(list))
+	if err := checkOneKey(binary); err != nil {
+		return nil, nil, err
 	}
 	return list[0], binary, nil
 }
@@ -181,6 +226,8 @@ func newestSubkey(e *openpgp.Entity, now time.Time) (*openpgp.Subkey, error) {
 		switch err := suitable(s.PublicKey); {
 		case len(s.Revocations) > 0:
 			reason = fmt.Errorf("encryption subkey: %w", ErrRevokedKey)
+		case s.PublicKey.CreationTime.After(now):
+			reason = fmt.Errorf("encryption subkey created %s, after now: check the clock", date(s.PublicKey.CreationTime))
 		case !end.IsZero() && !now.Before(end):
 			reason = fmt.Errorf("encryption subkey: %w on %s", ErrExpiredKey, date(end))
 		case err != nil:

@@ -35,11 +35,13 @@ func OpenKeyFile(data []byte, passphrase func() ([]byte, error)) (Opener, error)
 	if err != nil {
 		return nil, fmt.Errorf("secret key file: %w", err)
 	}
+	first := list[0].PrimaryKey.Fingerprint
+	list = slices.DeleteFunc(list, func(e *openpgp.Entity) bool { return e.PrivateKey == nil }) // an export may hold both halves
+	if len(list) == 0 {
+		return nil, fmt.Errorf("secret key file: %w: it holds the public key %X", ErrNoKey, first)
+	}
 	encrypted := false
 	for _, e := range list {
-		if e.PrivateKey == nil {
-			return nil, fmt.Errorf("secret key file: %w: it holds the public key %X", ErrNoKey, e.PrimaryKey.Fingerprint)
-		}
 		encrypted = encrypted || e.PrivateKey.Encrypted
 		for _, s := range e.Subkeys {
 			encrypted = encrypted || s.PrivateKey != nil && s.PrivateKey.Encrypted
