@@ -143,8 +143,8 @@ func (s *Site) reload(ctx context.Context, read func() (*config.Config, error), 
 		s.trouble(reloading, err)
 		return
 	}
-	s.better(reloading)
 	srv.SetSources(sources)
+	s.better(reloading)
 	s.env.Log.Info("sources and classes reloaded; other keys count from the next start", "sources", len(c.Sources), "clients", len(sources))
 }
 
