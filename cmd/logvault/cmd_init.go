@@ -55,6 +55,9 @@ func (a *app) init(c *cli.Context) error {
 	var auditors [][]byte
 	for _, file := range c.StringSlice("auditor") {
 		data, err := vfs.ReadFile(a.fs, file, 1<<20)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("reading the auditor's key: %w", err)
+		}
 		if err != nil {
 			return &codedError{codeUsage, "give the auditor's public key file", fmt.Errorf("reading the auditor's key: %w", err)}
 		}

@@ -18,6 +18,9 @@ import (
 // not make, before it gives up.
 const stuckBeats = 5
 
+// pauseBeats is how many beats a sealing that failed beside an import waits.
+const pauseBeats = 20
+
 // Imports implements Service.
 func (s *Site) Imports(_ context.Context, source vault.Source, head vault.Hash) ([]ingest.Earlier, error) {
 	return ingest.Imports(s.spool, source, head)
@@ -62,6 +65,9 @@ func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader
 		select {
 		case <-beat.C:
 			made, err := s.sealBeside(ctx, to.full.Load())
+			if beat.Reset(s.beats.ingest); err != nil {
+				beat.Reset(pauseBeats * s.beats.ingest) // a vault that is away or full is not written to all the time
+			}
 			if stuck++; made || !to.full.Load() {
 				stuck = 0
 			}
