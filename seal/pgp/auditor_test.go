@@ -42,16 +42,15 @@ type keySpec struct {
 func (g gpgHome) make(k keySpec) (public []byte, fingerprints []string) {
 	g.t.Helper()
 	user := k.name + "@example.org"
-	g.run(nil, at(made), "--passphrase", "", "--quick-generate-key", user, k.algorithm, "sign", k.expires)
-	list, _ := g.run(nil, "--with-colons", "--list-keys", user)
-	primary := fingerprintOf(g.t, list)
+	status, _ := g.run(nil, at(made), "--passphrase", "", "--status-fd", "1", "--quick-generate-key", user, k.algorithm, "sign", k.expires)
+	_, primary, _ := strings.Cut(strings.TrimSpace(string(status)), "KEY_CREATED P ")
 	for _, s := range k.subkeys {
 		g.run(nil, at(s.made), "--passphrase", "", "--quick-add-key", primary, s.algorithm, "encr", s.expires)
 	}
 	if k.edit != "" {
 		g.run([]byte(k.edit), at(second.AddDate(0, 1, 0)), "--passphrase", "", "--command-fd", "0", "--edit-key", user)
 	}
-	list, _ = g.run(nil, "--with-colons", "--with-subkey-fingerprint", "--list-keys", user)
+	list, _ := g.run(nil, "--with-colons", "--with-subkey-fingerprint", "--list-keys", user)
 	for line := range strings.Lines(string(list)) {
 		if f := strings.Split(line, ":"); f[0] == "fpr" {
 			fingerprints = append(fingerprints, strings.ToLower(f[9]))
@@ -84,11 +83,8 @@ func TestAuditorKeysOfGnuPG(t *testing.T) {
 		{keySpec{"elgamal", "ed25519", "never", []subkeySpec{{"elg1024", made, "never"}}, ""}, judged, ErrWeakKey, 0, time.Time{}},
 		{keySpec{"p256", "nistp256", "never", []subkeySpec{never}, ""}, judged, ErrWeakKey, 0, time.Time{}},
 		{keySpec{"p384sub", "ed25519", "never", []subkeySpec{{"nistp384", made, "never"}}, ""}, judged, ErrWeakKey, 0, time.Time{}},
-		{keySpec{"brainpool", "ed25519", "never", []subkeySpec{{"brainpoolP256r1", made, "never"}}, ""}, judged, ErrWeakKey, 0, time.Time{}},
 		{keySpec{"signonly", "ed25519", "never", nil, ""}, judged, ErrNoEncryption, 0, time.Time{}},
-		{keySpec{"rsasignonly", "rsa3072", "never", nil, ""}, judged, ErrNoEncryption, 0, time.Time{}},
 		{keySpec{"expired", "ed25519", "1y", []subkeySpec{never}, ""}, judged, ErrExpiredKey, 0, time.Time{}},
-		{keySpec{"expiring", "ed25519", "1095d", []subkeySpec{never}, ""}, judged, nil, 1, made.AddDate(0, 0, 1095)},
 		{keySpec{"expiring2", "ed25519", "1095d", []subkeySpec{cv(made, "800d")}, ""}, judged, nil, 1, made.AddDate(0, 0, 800)},
 		{keySpec{"lastsecond", "ed25519", "365d", []subkeySpec{never}, ""}, made.AddDate(0, 0, 365).Add(-time.Second), nil, 1, made.AddDate(0, 0, 365)},
 		{keySpec{"firstsecond", "ed25519", "365d", []subkeySpec{never}, ""}, made.AddDate(0, 0, 365), ErrExpiredKey, 0, time.Time{}},
