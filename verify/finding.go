@@ -125,7 +125,7 @@ var Codes = []Code{
 	{codeMissing, Error, "A file that holds the ledger together is absent: the marker, a tile, a bundle.", "Replace it by the same object of another copy."},
 	{codeUnreadable, Error, "An object exists but reading it failed.", "Look at the disk, the mount and the permissions, then verify again."},
 	{codeUnexpected, Error, "A name that no entry accounts for, or that is not a name of the layout.", "Find out who wrote it. logvault leaves such files only for moments, while it seals."},
-	{codeInTransit, Warning, "Something is ahead of the checkpoint: a replica's object whose bytes match its name, or a tile of a longer ledger.", "A pass or an append was interrupted, and the next one goes on; if it stays, compare the checkpoint with another copy: somebody may have put an old one back."},
+	{codeInTransit, Warning, "Something is ahead of the checkpoint: an object, its bytes matching its name, of a replica whose copy log is pinned, or a tile of a longer ledger.", "A pass or an append was interrupted, and the next one goes on; if it stays, compare the checkpoint with another copy: somebody may have put an old one back."},
 	{codeLeftover, Note, "A partial tile that a longer one has superseded.", "Nothing. The next append or pass removes it."},
 	{codeOrphan, Warning, "Left by a crash and used by nothing: an object that an orphan entry names, or a wrap or record without an entry that only the auditors can open.", "Nothing. What it was for was done again under another name."},
 	{codeBadEntry, Error, "An entry is not canonical, cannot be decoded, or says what no gateway may write: init not first, a segment before its key, a wrong destruction day.", "The ledger was not written by logvault, or by a defective one. Report it."},

@@ -429,7 +429,7 @@ func (c *copyLog) add(ctx context.Context, i int64, data []byte) {
 	}
 	switch e := e.(type) {
 	case *entry.CopyInit:
-		c.a.replica = true
+		c.a.replica = c.a.replica || c.pinned // anybody can put another log beside a primary
 		if e.Cosigner != "" {
 			c.a.stated[keyID(e.Cosigner)] = e.Cosigner
 		}

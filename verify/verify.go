@@ -213,7 +213,7 @@ type audit struct {
 
 	tree *ledger.Tree // set once the checkpoint is accepted
 	hist *history     // what the entries say
-	// replica: the vault holds a copy log whose first entry says so.
+	// replica: the vault holds a copy log, by a pinned key, whose first entry says so.
 	replica bool
 	// stated are the cosigners that copy logs name, by key id, and unpinned the
 	// cosignatures that no pinned key is for.
