@@ -117,8 +117,11 @@ func (s *Spool) plan(st *stream, g *gen, o vault.DueOptions) plan {
 	over := !g.ended.IsZero()
 	aged := hole && s.holeAged(g, end, now)
 	if end == g.sealed {
-		if hole && (over || aged) {
+		switch {
+		case hole && (over || aged):
 			p.hole, p.end = true, g.data[i].off()
+		case !hole && over && end < g.high: // damage took the rest
+			p.hole, p.end = true, g.high
 		}
 		return p
 	}
@@ -179,7 +182,7 @@ func (s *Spool) piece(p plan, o vault.DueOptions) (*vault.Piece, error) {
 	end := p.end
 	if p.hole {
 		out.Kind, out.Joined = vault.PieceHole, false
-		if i := g.data.from(g.sealed); i == len(g.data) || g.data[i].off() != end {
+		if i := g.data.from(g.sealed); i < len(g.data) && g.data[i].off() != end || i == len(g.data) && end < g.high {
 			return nil, nil // it was filled while we synced
 		}
 	} else {
@@ -294,11 +297,14 @@ func (s *Spool) lastLF(g *gen, from, to int64) (int64, error) {
 }
 
 // times fills in when the first and last bytes of a piece were received; for a
-// hole, when the bytes after it were.
+// hole, when the bytes after it were, or the end.
 func (s *Spool) times(g *gen, p *vault.Piece) error {
 	first, last := p.Offset, p.Offset+p.Span-1
 	if p.Kind == vault.PieceHole {
-		first, last = last+1, last+1
+		if first, last = last+1, last+1; first == g.high { // no bytes follow
+			p.FirstReceived, p.LastReceived = g.ended, g.ended
+			return nil
+		}
 	}
 	for _, off := range []int64{first, last} {
 		err := s.readHeld(g, recExtent, off, off+1, func(h *extentHead, _ []byte) error {

@@ -45,6 +45,9 @@ func (s *Spool) AddStream(ctx context.Context, info vault.StreamInfo) error {
 			}
 			return nil
 		}
+		if err := s.mayGrow(streamBytes + len(info.Name)); err != nil {
+			return err
+		}
 		info.Name = bytes.Clone(info.Name)
 		s.appendMeta(s.table.addStream(info).streamRecord.append)
 		return nil
@@ -61,6 +64,9 @@ func (s *Spool) RenameStream(ctx context.Context, id vault.StreamID, name []byte
 		if st == nil {
 			return fmt.Errorf("%w: %s", ErrNoStream, id)
 		}
+		if err := s.mayGrow(len(name)); err != nil {
+			return err
+		}
 		st.Name = bytes.Clone(name)
 		s.appendMeta(st.streamRecord.append)
 		return nil
@@ -71,8 +77,8 @@ func (s *Spool) RenameStream(ctx context.Context, id vault.StreamID, name []byte
 // it. What comes for it later is archived in the stream's conflict stream.
 // A full spool takes it too: it lets the sealer free room.
 func (s *Spool) EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error {
-	if gen < 0 || gen > maxOffset {
-		return fmt.Errorf("ending generation %d of stream %s: expected 0 to %d", gen, id, int64(maxOffset))
+	if gen < 0 || gen >= maxOffset {
+		return fmt.Errorf("ending generation %d of stream %s: expected 0 to %d", gen, id, int64(maxOffset-1))
 	}
 	return s.record(ctx, 512, forRecords, func() error {
 		st := s.table.stream(id)
@@ -96,14 +102,22 @@ func (s *Spool) EndGeneration(ctx context.Context, id vault.StreamID, gen int64)
 // SetMeta sets or, with a nil Value, removes metadata of others: durable on
 // return, and after a crash all of them or none. Together they fit a group of 1 MiB.
 func (s *Spool) SetMeta(ctx context.Context, kvs ...vault.KV) error {
-	need := 0
+	need, grow := 0, 0
 	for _, kv := range kvs {
 		if len(kv.Key) > maxName {
 			return fmt.Errorf("metadata key of %d bytes, expected at most %d", len(kv.Key), maxName)
 		}
-		need += recordHead + 4 + len(kv.Key) + len(kv.Value)
+		n := recordHead + 4 + len(kv.Key) + len(kv.Value)
+		if need += n; kv.Value != nil {
+			grow += n
+		}
 	}
 	return s.record(ctx, need, forIntake, func() error {
+		if grow > 0 {
+			if err := s.mayGrow(grow); err != nil {
+				return err
+			}
+		}
 		for _, kv := range kvs {
 			if kv.Value != nil {
 				kv.Value = append([]byte{}, kv.Value...)

@@ -125,27 +125,19 @@ func (w *write) archive(p part) error {
 
 func (w *write) archiveExtent(p part) error {
 	s, data := w.s, w.bytes(p)
-	st := s.table.stream(w.head.stream)
-	need := extentSize(st.Source, len(data)) + 1024 + 2*len(st.Name) // and three records
-	if err := s.reserve(need, forIntake); err != nil {
+	other, err := w.conflictStream()
+	if err != nil {
+		return err
+	}
+	if err := s.reserve(extentSize(other.Source, len(data))+genBytes, forIntake); err != nil {
 		return err
 	}
 	mac := conflictMAC(s.table.secret[:], data)
-	other := s.table.stream(st.conflict)
-	if other != nil && other.holdsConflict(w.head.gen, p, mac) {
+	if other.holdsConflict(w.head.gen, p, mac) {
 		return nil
 	}
-	if other == nil {
-		id, err := vault.NewStreamID(s.cfg.Random)
-		if err != nil {
-			return err
-		}
-		info := st.StreamInfo
-		info.ID = id
-		other = s.table.addStream(info)
-		other.of, st.conflict = st.ID, id
-		s.appendMeta(other.streamRecord.append)
-		s.appendMeta(st.streamRecord.append)
+	if err := s.mayGrow(genBytes); err != nil {
+		return err
 	}
 	g := other.addGen(other.newest())
 	h := w.head
@@ -155,8 +147,43 @@ func (w *write) archiveExtent(p part) error {
 	g.unstable = nil
 	s.appendMeta(g.genRecord.append)
 	s.conflicts++
-	s.cfg.Log.Warn("conflicting or late bytes archived apart", "stream", st.ID, "gen", w.head.gen, "offset", p.a, "bytes", len(data))
+	s.cfg.Log.Warn("conflicting or late bytes archived apart", "stream", w.head.stream, "gen", w.head.gen, "offset", p.a, "bytes", len(data))
 	return nil
+}
+
+// conflictStream returns the stream that takes the conflicts of the one that is
+// written to. A new one is on the disk before it takes any.
+func (w *write) conflictStream() (*stream, error) {
+	s := w.s
+	for need := 0; ; {
+		st := s.table.stream(w.head.stream)
+		if other := s.table.stream(st.conflict); other != nil {
+			return other, nil
+		}
+		if want := 1024 + 2*len(st.Name); need < want { // it may be renamed while we wait
+			need = want
+			if err := s.reserve(need, forIntake); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := s.mayGrow(streamBytes + len(st.Name)); err != nil {
+			return nil, err
+		}
+		id, err := vault.NewStreamID(s.cfg.Random)
+		if err != nil {
+			return nil, err
+		}
+		info := st.StreamInfo
+		info.ID = id
+		other := s.table.addStream(info)
+		other.of, st.conflict = st.ID, id
+		s.appendMeta(other.streamRecord.append)
+		s.appendMeta(st.streamRecord.append)
+		if err := s.syncTo(s.last()); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // holdsConflict reports whether the same bytes are archived for the same place.

@@ -37,6 +37,7 @@ func (s *Spool) start(ctx context.Context) error {
 		}
 	}
 	s.settle()
+	s.forgetPhantoms()
 	before := fileHeader{}
 	if n := len(s.row); n > 0 {
 		before.before, before.proven = s.row[n-1].seq, s.row[n-1].proven
@@ -153,10 +154,15 @@ func (s *Spool) replayFooter(f *spoolFile, at int64) error {
 	var footer []*runsRecord
 	var metaAt []uint32
 	var buf []byte
-	for pos := at; pos < f.size-trailerSize; {
+	for pos, next := at, uint64(0); pos < f.size-trailerSize; next++ {
 		h, plain, b, err := f.readGroup(pos, buf)
 		if buf = b; err != nil {
 			return err
+		}
+		// All before the footer is proven when it begins, so its first group tells
+		// that it is the first, wherever the trailer points.
+		if next = max(next, h.proven+1); h.number != next {
+			return fmt.Errorf("footer group %d, expected %d: %w", h.number, next, errDamaged)
 		}
 		f.proven = h.proven
 		pos += diskSize(int(h.length))
@@ -250,8 +256,8 @@ func (s *Spool) replayGroups(f *spoolFile, proven uint64) error {
 				lost = last + 1
 			}
 		}
+		s.lsn += h.number - last // what follows a missing group does not join what precedes it
 		last, proven = h.number, max(proven, h.proven)
-		s.lsn++
 		return eachRecord(plain, func(kind recordKind, body []byte) error {
 			if kind != recExtent && kind != recDigest {
 				return s.replayMeta(kind, body)
@@ -377,10 +383,33 @@ func (s *Spool) settle() {
 	}
 }
 
+// forgetPhantoms shortens the generations whose recorded end is beyond the
+// bytes that are there: of the groups that no sync covered, the one with the
+// record is on the disk and the one with the bytes is not. Nobody was answered
+// for them, and who asks for the size goes on from there. If files were damaged
+// the bytes may have been acknowledged: the end stays, what lacks is a gap.
+func (s *Spool) forgetPhantoms() {
+	if s.aside > 0 || slices.ContainsFunc(s.row, func(f *spoolFile) bool { return f.damaged }) {
+		return
+	}
+	for _, st := range s.table.order {
+		for _, g := range st.gens {
+			g.high = g.sealed
+			if n := len(g.data); n > 0 {
+				g.high = max(g.high, g.data[n-1].end())
+			}
+		}
+	}
+}
+
 // salvage looks which groups of a file are still intact, after one was not, and
 // takes what is lost out of the tables: it becomes a gap. A file that cannot be
-// read now changes nothing. mu is held.
+// read now changes nothing. mu is held, and released while f still has groups that
+// are not written.
 func (s *Spool) salvage(f *spoolFile) {
+	for s.usable() == nil && f == s.cur && (len(s.pend) > groupHead || s.flushing) {
+		s.flushOrWait()
+	}
 	if f.gone || s.slots[f.slot] != f {
 		return
 	}

@@ -104,7 +104,9 @@ type Spool struct {
 	sinceSnapshot  int    // files begun since
 	fullUntil      time.Duration
 	cleaning       bool
-	tight          bool // the spool was crowded when the sealer last called
+	tight          bool  // the spool was crowded when the sealer last called
+	tableBytes     int64 // of a snapshot of the table, at most
+	tableFull      bool
 	conflicts      int64
 	torn           int64
 	aside          int64 // damaged files kept aside
@@ -223,6 +225,9 @@ func (s *Spool) Close() error {
 	}
 	for s.err == nil && (len(s.pend) > groupHead || s.flushing || s.syncing) {
 		s.flushOrWait() // the footer must not name a group that is not written
+	}
+	if s.closed {
+		return nil // by another call meanwhile
 	}
 	err := s.err
 	if err == nil {

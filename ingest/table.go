@@ -261,13 +261,40 @@ func (g *gen) appendState(b []byte) []byte {
 	return b
 }
 
+// mayGrow reports whether the table can take n bytes more. A snapshot of it has
+// to fit a file, or no file could be begun any more; so half of one is the
+// limit, and the other half is for the records of sealing. Who would exceed it
+// is told that the spool is full. mu is held.
+func (s *Spool) mayGrow(n int) error {
+	limit := s.cfg.FileBytes / 2
+	if s.tableBytes+int64(n) > limit {
+		s.tableBytes = s.table.snapshotSize() // some of what was added replaced other
+	}
+	full := s.tableBytes+int64(n) > limit
+	if full != s.tableFull {
+		s.tableFull = full
+		s.cfg.Log.Error("spool's table of metadata", "full", full, "bytes", s.tableBytes)
+	}
+	if full {
+		return fmt.Errorf("metadata of %d bytes, expected at most %d: %w", s.tableBytes+int64(n), limit, vault.ErrFull)
+	}
+	s.tableBytes += int64(n)
+	return nil
+}
+
+// Sizes of a snapshot's records without the names and values in them, at most.
+const (
+	streamBytes = 160
+	genBytes    = 128
+)
+
 // snapshotSize estimates the bytes of a snapshot.
 func (t *table) snapshotSize() int64 {
 	n := int64(1024)
 	for _, st := range t.order {
-		n += 160 + int64(len(st.Name))
+		n += streamBytes + int64(len(st.Name))
 		for _, g := range st.gens {
-			n += 128
+			n += genBytes
 			if g.intent != nil {
 				n += 256 + int64(len(g.intent.Entry)+len(g.intent.Piece.Name))
 			}

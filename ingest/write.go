@@ -29,7 +29,7 @@ func (s *Spool) Write(ctx context.Context, id vault.StreamID, gen, off int64, da
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if gen < 0 || off < 0 || off > maxOffset-int64(len(data)) {
+	if gen < 0 || gen >= maxOffset || off < 0 || off > maxOffset-int64(len(data)) {
 		return fmt.Errorf("write to generation %d at %d, %d bytes: expected to end by %d", gen, off, len(data), int64(maxOffset))
 	}
 	s.mu.Lock()
@@ -162,6 +162,11 @@ func (w *write) append(st *stream, p part) (bool, error) {
 	}
 	if s.moves != before {
 		return false, nil
+	}
+	if st.gen(w.head.gen) == nil {
+		if err := s.mayGrow(genBytes); err != nil {
+			return false, err
+		}
 	}
 	g := st.addGen(w.head.gen)
 	h := w.head
