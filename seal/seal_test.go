@@ -271,6 +271,32 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// A policy that was changed after an intent counts for it: its objects become
+// orphans and the piece is encoded anew. Appended after the policy entry, the
+// old one would be a segment with a wrong destruction day, for ever.
+func TestSettleAfterPolicyChange(t *testing.T) {
+	w := newWorld(t, data("proxy1", stream(1), 0, 0, lines("a", 3)))
+	stopBefore(w, atCommit)
+	intended, err := entry.Decode(w.src.Pending()[0].Entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.config = func(c *Config) {
+		c.ClassOf = func(src vault.Source) (policy.Class, bool) {
+			class, ok := classOf(src)
+			class.Zone = time.UTC
+			return class, ok
+		}
+	}
+	w.restart()
+	w.drain()
+	got, orphans := entriesOf[*entry.Segment](w), entriesOf[*entry.Orphan](w)
+	if old := intended.(*entry.Segment); len(got) != 1 || len(orphans) != 2 || got[0].RetainUntil.Equal(old.RetainUntil) ||
+		vault.DayOf(got[0].RetainUntil) != got[0].Day {
+		t.Errorf("%d segments until %v, day %v, %d orphans; expected one under the new zone and 2", len(got), got[0].RetainUntil, got[0].Day, len(orphans))
+	}
+}
+
 // An orphan is recorded once, also when the process dies between its entry and
 // the new intent, again and again.
 func TestOrphanOnce(t *testing.T) {

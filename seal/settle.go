@@ -98,12 +98,24 @@ func (r *round) settleOne(ctx context.Context, in vault.Intent, seen past) (redo
 			}
 		}
 	}
-	if whole == len(objects) {
+	if whole == len(objects) && r.inForce(in.Piece, segment) {
 		return false, r.enqueue(ctx, in.Piece, segment, in.Entry)
 	}
 	// The intent stays pending until the new one replaces it, so a crash from
 	// here on comes back to this place, and finds the orphans in the ledger.
 	return true, r.orphan(ctx, there, seen)
+}
+
+// inForce tells whether an intended entry says of dates what the class of its
+// source says now. A policy entry may have come between: what is appended after
+// it must follow it, or no audit would ever pass again.
+func (r *round) inForce(p vault.Piece, e *entry.Segment) bool {
+	class, err := r.class(p.Source)
+	if err != nil {
+		return true // no class, no other date; what was decided stands
+	}
+	y, m, d := class.DestructionDay(p.Record)
+	return e.Class == vault.Class(class.Name) && e.Day == vault.Day{Year: y, Month: m, Day: d} && e.RetainUntil.Equal(class.RetainUntil(p.Record))
 }
 
 // intact reads an object back, reports whether it is what was intended, and if
