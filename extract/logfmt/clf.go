@@ -13,7 +13,7 @@ func parseCLF(line []byte, out *Fields) (rest []byte, ok bool) {
 		return nil, false
 	}
 	user, ms, rest, ok := clfUserTime(rest)
-	if !ok {
+	if !ok || len(user) > 1 && holdsDash(user) {
 		return nil, false
 	}
 	request, rest, ok := cutQuoted(rest)
@@ -32,6 +32,13 @@ func parseCLF(line []byte, out *Fields) (rest []byte, ok bool) {
 	out.Method, out.URL = splitRequest(request)
 	out.Host = hostOf(out.Method, out.URL)
 	return rest, true
+}
+
+// holdsDash reports whether a user of more than one byte has "-" among its words.
+// Then something stands in front of the line, and what looks like its client is
+// none: a virtual host (%v %h %l %u) or a syslog header.
+func holdsDash(user []byte) bool {
+	return bytes.HasPrefix(user, []byte("- ")) || bytes.HasSuffix(user, []byte(" -")) || bytes.Contains(user, []byte(" - "))
 }
 
 // clfTimeLen is the length of "[10/Oct/2000:13:55:36 -0700]".
