@@ -35,13 +35,7 @@ func (s *Spool) Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if o.CutBytes <= 0 {
-		o.CutBytes = cutBytes
-	}
-	o.CutBytes = min(o.CutBytes, maxPiece)
-	if o.SameDay == nil {
-		o.SameDay = func(vault.Source, time.Time, time.Time) bool { return true }
-	}
+	o = withDefaults(o)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
@@ -78,6 +72,17 @@ func (s *Spool) Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, err
 		}
 	}
 	return out, s.tidy()
+}
+
+func withDefaults(o vault.DueOptions) vault.DueOptions {
+	if o.CutBytes <= 0 {
+		o.CutBytes = cutBytes
+	}
+	o.CutBytes = min(o.CutBytes, maxPiece)
+	if o.SameDay == nil {
+		o.SameDay = func(vault.Source, time.Time, time.Time) bool { return true }
+	}
+	return o
 }
 
 // again returns the piece that was offered before and not released.
@@ -318,14 +323,14 @@ func (s *Spool) times(g *gen, p *vault.Piece) error {
 	return nil
 }
 
-// Read appends the bytes of an offered piece to buf[:0] and returns it.
+// Read appends the bytes of a piece from Due or After to buf[:0] and returns it.
 func (s *Spool) Read(ctx context.Context, p vault.Piece, buf []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g, err := s.offered(p)
+	g, err := s.unsealed(p)
 	if err != nil {
 		return nil, err
 	}
@@ -356,12 +361,16 @@ func (s *Spool) Read(ctx context.Context, p vault.Piece, buf []byte) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("reading stream %s: %w", p.Stream, err)
 	}
-	g.fresh = macs.done
+	if p.Offset == g.sealed {
+		g.fresh = macs.done
+	} else {
+		g.ahead = macs.done
+	}
 	return out, nil
 }
 
-// offered returns the generation of a piece that is offered now.
-func (s *Spool) offered(p vault.Piece) (*gen, error) {
+// unsealed returns the generation of a piece that is offered or yet to come.
+func (s *Spool) unsealed(p vault.Piece) (*gen, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
@@ -372,8 +381,24 @@ func (s *Spool) offered(p vault.Piece) (*gen, error) {
 	if g == nil {
 		return nil, fmt.Errorf("generation %d: %w: %s", p.Gen, ErrNoStream, p.Stream)
 	}
-	if q := g.again(); q == nil || q.Offset != p.Offset || q.Span != p.Span {
-		return nil, fmt.Errorf("stream %s: piece at %d is not offered: %w", p.Stream, p.Offset, ErrNotHeld)
+	if p.Offset < g.sealed {
+		return nil, notOffered(p)
 	}
 	return g, nil
+}
+
+// offered returns the generation of a piece that is offered now.
+func (s *Spool) offered(p vault.Piece) (*gen, error) {
+	g, err := s.unsealed(p)
+	if err != nil {
+		return nil, err
+	}
+	if q := g.again(); q == nil || q.Offset != p.Offset || q.Span != p.Span {
+		return nil, notOffered(p)
+	}
+	return g, nil
+}
+
+func notOffered(p vault.Piece) error {
+	return fmt.Errorf("stream %s: piece at %d is not offered: %w", p.Stream, p.Offset, ErrNotHeld)
 }

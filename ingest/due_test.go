@@ -260,8 +260,8 @@ func TestIntents(t *testing.T) {
 	if err := r.s.Release(ctx, bad, 12); err == nil {
 		t.Error("a piece out of order was released")
 	}
-	if _, err := r.s.Read(ctx, bad, nil); err == nil {
-		t.Error("a piece that was not offered was read")
+	if _, err := r.s.Read(ctx, p, nil); err == nil {
+		t.Error("a released piece was read")
 	}
 	if err := r.s.Intend(ctx, vault.Intent{Piece: bad}); err == nil {
 		t.Error("a piece that was not offered was intended")

@@ -96,7 +96,7 @@ func (s *Spool) Release(ctx context.Context, p vault.Piece, index int64) error {
 	fresh := g.fresh
 	s.tight = s.crowded()
 	g.sealed, g.joined, st.prev = p.Offset+p.Span, p.Cut == "long", index
-	g.intent, g.offer, g.fresh = nil, nil, blockMACs{}
+	g.intent, g.offer, g.fresh, g.ahead = nil, nil, g.ahead, blockMACs{}
 	s.trim(g)
 	s.appendMeta(func(b []byte) []byte { return appendForget(b, recDone, g.genKey) })
 	s.appendMeta(st.streamRecord.append)

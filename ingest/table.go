@@ -41,6 +41,7 @@ type gen struct {
 	intent   *vault.Intent
 	offer    *vault.Piece // offered by Due, not released
 	fresh    blockMACs    // of the offered piece, made by Read
+	ahead    blockMACs    // of the piece after it, if that was read already
 
 	lastLSN  uint64        // group of the last extent, to merge runs
 	lastEnd  int64         // end of the last extent

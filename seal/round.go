@@ -56,9 +56,10 @@ func (s *Sealer) Step(ctx context.Context, all bool) (Result, error) {
 
 // seal is Step's work. Its error is the one that ended the round.
 //
-// The pieces go one after the other. The encoder keeps all cores busy by
-// itself; measured with full segments on a local disk, reading and storing take
-// about a twentieth of a round, which overlapping could save at most.
+// The pieces go one after the other, but while one is stored and committed,
+// which is waiting for disks, the next is encoded: the next of this round, or
+// the one that will be due in the same stream. Nothing of it is written before
+// its turn. See ahead.go.
 func (r *round) seal(ctx context.Context, all bool) error {
 	// An Append that failed may have committed all the same. This is asked in
 	// every round: it also tells at once that the vault is away, before work is
@@ -70,16 +71,27 @@ func (r *round) seal(ctx context.Context, all bool) error {
 	if err != nil {
 		return err
 	}
-	due, err := r.Source.Due(ctx, vault.DueOptions{Now: r.Now(), All: all, CutBytes: r.CutBytes, SameDay: r.sameDay})
+	o := vault.DueOptions{Now: r.Now(), All: all, CutBytes: r.CutBytes, SameDay: r.sameDay}
+	due, err := r.Source.Due(ctx, o)
 	if err != nil {
 		return fmt.Errorf("asking what is due: %w", err)
 	}
-	for _, p := range slices.Concat(again, due) {
-		if r.taken[p.Stream] {
-			continue
-		}
+	defer r.join(ctx, o)
+	pieces := slices.DeleteFunc(slices.Concat(again, due), func(p vault.Piece) bool {
+		dealt := r.taken[p.Stream]
 		r.taken[p.Stream] = true
-		err = r.piece(ctx, p)
+		return dealt
+	})
+	for i, p := range pieces {
+		w := r.take(ctx, p)
+		switch {
+		case w.err != nil: // it may end the round
+		case i+1 < len(pieces):
+			r.ahead = r.begin(ctx, r.fetch(ctx, pieces[i+1]))
+		default:
+			r.beginAfter(ctx, p, o)
+		}
+		err = r.finish(ctx, w)
 		if alone, ok := errors.AsType[ofPiece](err); ok && ctx.Err() == nil {
 			r.skip(p, alone.error)
 			err = nil
@@ -99,39 +111,22 @@ type ofPiece struct{ error }
 // Unwrap returns the error itself.
 func (e ofPiece) Unwrap() error { return e.error }
 
-// piece brings one piece to the point where only its entries are missing. Its
+// finish brings one piece to the point where only its entries are missing. Its
 // error ends the round unless it is an ofPiece.
-func (r *round) piece(ctx context.Context, p vault.Piece) error {
+func (r *round) finish(ctx context.Context, w *work) error {
+	if w.err != nil {
+		return w.err
+	}
+	p, enc := w.piece, w.enc
 	if p.Kind == vault.PieceHole {
 		return r.gap(ctx, p)
-	}
-	class, err := r.class(p.Source)
-	if err != nil {
-		return ofPiece{err}
-	}
-	if p.Record.IsZero() {
-		return ofPiece{errors.New("no record date to count its retention from")}
-	}
-	if err := r.read(ctx, p); err != nil {
-		return ofPiece{err}
-	}
-	y, m, d := class.DestructionDay(p.Record)
-	id := keyID{vault.Class(class.Name), vault.Day{Year: y, Month: m, Day: d}}
-	key, err := r.periodKey(ctx, id)
-	if err != nil {
-		return err
-	}
-	meta := segment.Meta{Name: p.Name, Source: p.Source, Stream: p.Stream, Gen: p.Gen, Offset: p.Offset}
-	enc, err := r.Encoder.Encode(ctx, r.raw, meta, key.public)
-	if err != nil {
-		return ofPiece{err}
 	}
 	return r.store(ctx, p, enc, &entry.Segment{Header: r.header(),
 		Source: p.Source, Stream: p.Stream, Gen: p.Gen, Offset: p.Offset, Span: p.Span, Prev: p.Prev,
 		Closed: p.Closed, Cut: p.Cut, Joined: p.Joined, FirstReceived: p.FirstReceived, LastReceived: p.LastReceived,
 		Raw: enc.Raw, Lines: enc.Lines, Root: enc.Root, FirstEvent: enc.FirstEvent, LastEvent: enc.LastEvent,
 		Object: enc.Object, Codec: enc.Codec, Size: int64(len(enc.Segment)), Index: enc.IndexHash, IndexSize: int64(len(enc.Index)),
-		Key: key.index, Class: id.class, Day: id.day, RetainUntil: class.RetainUntil(p.Record)})
+		Key: w.key.index, Class: w.id.class, Day: w.id.day, RetainUntil: w.class.RetainUntil(p.Record)})
 }
 
 // skip notes an error of one piece. The piece stays where it is, and is due
@@ -140,27 +135,30 @@ func (r *round) skip(p vault.Piece, err error) {
 	r.errs = append(r.errs, fmt.Errorf("sealing %s: %w", describe(p), err))
 }
 
-// read fills r.raw with the piece's bytes. The buffer is made to measure, so
-// that memory stays at one segment's raw size.
-func (r *round) read(ctx context.Context, p vault.Piece) error {
+// rawStep rounds the buffers for pieces' bytes: pieces cut at a size end
+// anywhere in their last line, and need not each have another buffer.
+const rawStep = 1 << 20
+
+// read returns a piece's bytes, in buf if there is room. A buffer is made to
+// measure, so that memory stays at the raw size of segments.
+func (r *round) read(ctx context.Context, p vault.Piece, buf []byte) ([]byte, error) {
 	if p.Span < 1 || p.Span > segment.MaxRaw {
-		return fmt.Errorf("span %d, expected 1 to %d", p.Span, segment.MaxRaw)
+		return buf, fmt.Errorf("span %d, expected 1 to %d", p.Span, segment.MaxRaw)
 	}
-	if int64(cap(r.raw)) < p.Span {
-		r.raw = make([]byte, 0, p.Span)
+	if int64(cap(buf)) < p.Span {
+		buf = make([]byte, 0, (p.Span+rawStep-1)&^(rawStep-1))
 	}
-	raw, err := r.Source.Read(ctx, p, r.raw)
+	raw, err := r.Source.Read(ctx, p, buf)
 	if err != nil {
-		return err
+		return buf, err
 	}
-	r.raw = raw
 	if int64(len(raw)) != p.Span {
-		return fmt.Errorf("read %d bytes, expected %d", len(raw), p.Span)
+		return raw, fmt.Errorf("read %d bytes, expected %d", len(raw), p.Span)
 	}
 	if p.Cut == "" && raw[len(raw)-1] != '\n' {
-		return errors.New("last line is not whole, expected LF or a cut mark")
+		return raw, errors.New("last line is not whole, expected LF or a cut mark")
 	}
-	return nil
+	return raw, nil
 }
 
 // store records the intent, then stores the segment and its index. The segment

@@ -70,7 +70,11 @@ type Source interface {
 	// record day. Its Conflict names where byte 0 of its generation stands in the
 	// original. A piece stays due until it is released.
 	Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, error)
-	// Read returns the piece's Span bytes, appended to buf[:0].
+	// After returns the piece that will be due when p, from Due or After, is
+	// released, if that is certain already, else nil. It does not make it due; its
+	// Prev and its received times are not known yet, but its record day is.
+	After(ctx context.Context, p vault.Piece, o vault.DueOptions) (*vault.Piece, error)
+	// Read returns the Span bytes of a piece from Due or After, appended to buf[:0].
 	Read(ctx context.Context, p vault.Piece, buf []byte) ([]byte, error)
 	// Intend records an intent. It is durable on return. It replaces an earlier
 	// intent for the same piece.
@@ -131,8 +135,10 @@ const defaultCut = 32 << 20
 // Sealer seals what its source has due. It is not safe for concurrent use.
 type Sealer struct {
 	Config
-	keys keyring
-	raw  []byte // of the piece being encoded; reused
+	keys  keyring
+	raw   [2][]byte // of the piece being encoded and of the one after it; reused
+	ahead *work     // the piece whose turn comes next, being encoded
+	after *work     // the piece after that, read
 }
 
 // Result says what a Step brought into the ledger. The zero Result means that

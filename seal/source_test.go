@@ -111,11 +111,32 @@ func (s *memSource) Due(_ context.Context, o vault.DueOptions) ([]vault.Piece, e
 	return due, nil
 }
 
+// After knows all that is to come.
+func (s *memSource) After(_ context.Context, p vault.Piece, _ vault.DueOptions) (*vault.Piece, error) {
+	n := s.index(p) + 1
+	if n == len(s.parts[p.Stream]) {
+		return nil, nil
+	}
+	next := s.parts[p.Stream][n].piece
+	next.Prev = -1
+	return &next, nil
+}
+
 func (s *memSource) Read(_ context.Context, p vault.Piece, buf []byte) ([]byte, error) {
 	if err := s.before("read"); err != nil {
 		return nil, err
 	}
-	return append(buf[:0], s.at(p).text...), nil
+	return append(buf[:0], s.parts[p.Stream][s.index(p)].text...), nil
+}
+
+// index returns where p stands among the parts not yet released.
+func (s *memSource) index(p vault.Piece) int {
+	for n := s.state.next[p.Stream]; n < len(s.parts[p.Stream]); n++ {
+		if q := s.parts[p.Stream][n].piece; q.Gen == p.Gen && q.Offset == p.Offset && q.Span == p.Span {
+			return n
+		}
+	}
+	panic(describe(p) + " was never offered or is released")
 }
 
 // at returns the next part of p's stream, which p must be.

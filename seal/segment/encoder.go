@@ -37,15 +37,15 @@ func DefaultLevel(c vault.Codec) int {
 }
 
 // Encoder encodes segments one after the other, each on all its workers. It
-// keeps its buffers: a few MiB per worker, the compressed size of the largest
-// segment, and the tokens of one segment. Not for concurrent use.
+// keeps its buffers: a few MiB per worker, twice the compressed size of the
+// largest segment, and the tokens of one segment. Not for concurrent use.
 type Encoder struct {
 	options Options
 	workers []*worker
 	free    chan []byte // buffers for compressed members
 	index   *indexWriter
-	segment output
-	sealed  output
+	objects [2]struct{ segment, index output } // of this call and of the one before
+	calls   int
 	blocks  []vault.Hash
 }
 
@@ -76,7 +76,9 @@ func NewEncoder(o Options) (*Encoder, error) {
 	for range cap(e.free) {
 		e.free <- nil
 	}
-	e.segment.hash, e.sealed.hash = sha256.New(), sha256.New()
+	for i := range e.objects {
+		e.objects[i].segment.hash, e.objects[i].index.hash = sha256.New(), sha256.New()
+	}
 	return e, nil
 }
 
@@ -141,20 +143,23 @@ func (e *Encoder) Encode(ctx context.Context, raw []byte, m Meta, to *pgp.Public
 		return nil, fmt.Errorf("encoding a segment: drawing a line secret: %w", err)
 	}
 	defer clear(j.secret[:])
+	e.calls++
+	out := &e.objects[e.calls%len(e.objects)]
+	out.segment.reset()
+	out.index.reset()
 	lines := e.countLines(j)
-	sizes, err := e.encodeMembers(ctx, j, to)
+	sizes, err := e.encodeMembers(ctx, j, &out.segment, to)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a segment: %w", err)
 	}
 	ix := e.describe(j, m, lines, sizes)
 	defer clear(ix.Secret[:])
-	e.sealed.reset()
-	if err := e.sealIndex(ix, to); err != nil {
+	if err := e.sealIndex(ix, &out.index, to); err != nil {
 		return nil, fmt.Errorf("encoding an index: %w", err)
 	}
 	return &Encoded{
-		Segment: e.segment.buf, Index: e.sealed.buf,
-		Object: e.segment.sum(), IndexHash: e.sealed.sum(),
+		Segment: out.segment.buf, Index: out.index.buf,
+		Object: out.segment.sum(), IndexHash: out.index.sum(),
 		Codec: ix.Codec, Raw: ix.Raw, Lines: ix.Lines, Root: treeRoot(j.blocks),
 		FirstEvent: ix.FirstEvent, LastEvent: ix.LastEvent, Format: ix.Format,
 	}, nil
@@ -184,9 +189,8 @@ func (e *Encoder) countLines(j *job) (lines int64) {
 
 // encodeMembers runs the workers and encrypts what they compress, in order, as
 // it comes. It owns the workers' goroutines and returns when all have ended.
-func (e *Encoder) encodeMembers(ctx context.Context, j *job, to *pgp.PublicKey) (sizes []int64, err error) {
-	e.segment.reset()
-	w, err := to.Encrypt(&e.segment, e.options.Random)
+func (e *Encoder) encodeMembers(ctx context.Context, j *job, out *output, to *pgp.PublicKey) (sizes []int64, err error) {
+	w, err := to.Encrypt(out, e.options.Random)
 	if err != nil {
 		return nil, err
 	}
@@ -281,14 +285,14 @@ func (e *Encoder) describe(j *job, m Meta, lines int64, sizes []int64) *Index {
 }
 
 // sealIndex encrypts an index with the workers' tokens.
-func (e *Encoder) sealIndex(ix *Index, to *pgp.PublicKey) error {
+func (e *Encoder) sealIndex(ix *Index, out *output, to *pgp.PublicKey) error {
 	tables := make([]*tokenTable, len(e.workers))
 	for i, w := range e.workers {
 		tables[i] = w.tokens
 	}
 	e.index.begin()
 	mergeTokens(tables, e.index.addToken)
-	w, err := to.Encrypt(&e.sealed, e.options.Random)
+	w, err := to.Encrypt(out, e.options.Random)
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,8 @@ func (m *Meta) validate() error {
 }
 
 // Encoded is an encoded segment with its index. The slices belong to the
-// encoder and are valid until its next call.
+// encoder and are valid until its next call but one, so that a segment can be
+// stored while the next is encoded.
 type Encoded struct {
 	Segment   []byte     // the object
 	Index     []byte     // the sealed index

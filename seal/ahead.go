@@ -1,0 +1,145 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"logvault/retention/policy"
+	"logvault/seal/segment"
+	"logvault/vault"
+)
+
+// Pieces pass through three stages: fetch finds the key and reads the bytes,
+// begin encodes, and the round then stores and commits. While a piece is
+// stored, which is mostly waiting for disks, the next is encoded and the one
+// after that is read, so that the cores are busy all the time. The first two
+// stages write nothing (but a new period key), and what they did is checked
+// again when the piece is due, and dropped if it no longer fits.
+
+// work is a piece in these stages.
+type work struct {
+	piece vault.Piece
+	class policy.Class
+	id    keyID
+	key   periodKey
+	slot  int // which of the sealer's buffers holds the bytes
+	enc   *segment.Encoded
+	err   error         // ends the round unless it is an ofPiece
+	done  chan struct{} // closed when enc or err is there; nil: not begun
+}
+
+// fetch makes a piece ready to be encoded. A hole has no key and no bytes.
+func (r *round) fetch(ctx context.Context, p vault.Piece) *work {
+	w := &work{piece: p}
+	if r.ahead != nil {
+		w.slot = 1 - r.ahead.slot
+	}
+	if p.Kind == vault.PieceHole {
+		return w
+	}
+	if w.err = r.findKey(ctx, w); w.err != nil {
+		return w
+	}
+	var err error
+	if r.raw[w.slot], err = r.read(ctx, p, r.raw[w.slot]); err != nil {
+		w.err = ofPiece{err}
+	}
+	return w
+}
+
+// findKey sets the class, the day and the key of a piece of data.
+func (r *round) findKey(ctx context.Context, w *work) (err error) {
+	if w.class, err = r.class(w.piece.Source); err != nil {
+		return ofPiece{err}
+	}
+	if w.piece.Record.IsZero() {
+		return ofPiece{errors.New("no record date to count its retention from")}
+	}
+	y, m, d := w.class.DestructionDay(w.piece.Record)
+	w.id = keyID{vault.Class(w.class.Name), vault.Day{Year: y, Month: m, Day: d}}
+	w.key, err = r.periodKey(ctx, w.id)
+	return err
+}
+
+// begin starts to encode fetched work, in a goroutine that only computes and
+// that Step joins before it returns. The encoder is in use until then.
+func (r *round) begin(ctx context.Context, w *work) *work {
+	w.done = make(chan struct{})
+	if w.err != nil || w.piece.Kind == vault.PieceHole {
+		close(w.done)
+		return w
+	}
+	p, raw := w.piece, r.raw[w.slot]
+	go func() {
+		defer close(w.done)
+		meta := segment.Meta{Name: p.Name, Source: p.Source, Stream: p.Stream, Gen: p.Gen, Offset: p.Offset}
+		var err error
+		if w.enc, err = r.Encoder.Encode(ctx, raw, meta, w.key.public); err != nil {
+			w.err = ofPiece{err}
+		}
+	}()
+	return w
+}
+
+// take returns the encoded work on p: what was begun ahead, or what is begun now.
+func (r *round) take(ctx context.Context, p vault.Piece) *work {
+	w := r.ahead
+	r.ahead = nil
+	if w != nil {
+		<-w.done
+	}
+	if w == nil || !r.fits(ctx, w, p) {
+		w, r.after = r.begin(ctx, r.fetch(ctx, p)), nil
+		<-w.done
+	}
+	w.piece = p
+	return w
+}
+
+// fits reports whether work that was done ahead is what p needs now. The bytes
+// of a place in a generation never change; its name, class and key may.
+func (r *round) fits(ctx context.Context, w *work, p vault.Piece) bool {
+	q := w.piece
+	if w.err != nil || p.Kind != q.Kind || p.Source != q.Source || p.Stream != q.Stream || p.Gen != q.Gen ||
+		p.Offset != q.Offset || p.Span != q.Span || p.Cut != q.Cut || !bytes.Equal(p.Name, q.Name) {
+		return false
+	}
+	now := work{piece: p}
+	if p.Kind != vault.PieceHole && r.findKey(ctx, &now) != nil {
+		return false
+	}
+	w.class = now.class // its period may have changed where its day did not
+	return now.id == w.id && now.key.index == w.key.index
+}
+
+// beginAfter begins the piece after p in its stream, if it is known already.
+// What fails here fails again, and is reported, in that piece's turn.
+func (r *round) beginAfter(ctx context.Context, p vault.Piece, o vault.DueOptions) {
+	w := r.after
+	r.after = nil
+	if w == nil || w.piece.Stream != p.Stream || w.piece.Gen != p.Gen || w.piece.Offset != p.Offset+p.Span {
+		next, err := r.Source.After(ctx, p, o)
+		if err != nil || next == nil {
+			return
+		}
+		w = r.fetch(ctx, *next)
+	}
+	r.ahead = r.begin(ctx, w)
+}
+
+// join ends a round: while the last piece begun is being encoded, the one after
+// it is read. Both are kept for the next round, if they can be used.
+func (r *round) join(ctx context.Context, o vault.DueOptions) {
+	if r.ahead == nil {
+		return
+	}
+	if next, err := r.Source.After(ctx, r.ahead.piece, o); err == nil && next != nil {
+		if w := r.fetch(ctx, *next); w.err == nil {
+			r.after = w
+		}
+	}
+	if <-r.ahead.done; r.ahead.err != nil {
+		r.ahead, r.after = nil, nil
+	}
+}
