@@ -2,7 +2,7 @@
 GO = $(shell scripts/go)
 BIN = bin/logvault
 
-.PHONY: build demo test lint crash e2e fuzz bench clean
+.PHONY: build demo test seeds lint crash e2e fuzz bench clean
 
 build:
 	@scripts/setup build
@@ -17,8 +17,14 @@ demo:
 	@$(MAKE) --no-print-directory $(BIN)
 	$(BIN) demo
 
+# Under the race detector the tests that go through seeds take a share of them.
 test: lint
-	$(GO) test -race ./...
+	$(GO) test -race -short ./...
+
+# Every seed, operation and byte, without the race detector.
+seeds:
+	@scripts/setup test
+	$(GO) test ./...
 
 lint:
 	@scripts/setup test
