@@ -221,11 +221,12 @@ func (e *Encoder) encodeMembers(ctx context.Context, j *job, out *output, to *pg
 		for ready[i] == nil {
 			select {
 			case c := <-j.out:
-				ready[c.member] = c.data
 				if c.err != nil {
+					e.free <- c.data // may be nil, which releaseAll takes for none
 					e.releaseAll(ready[i:])
 					return nil, c.err
 				}
+				ready[c.member] = c.data
 			case <-ctx.Done():
 				e.releaseAll(ready[i:])
 				return nil, ctx.Err()
