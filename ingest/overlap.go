@@ -39,10 +39,8 @@ func (w *write) compare() error {
 	return nil
 }
 
-// errDiffers stops a comparison.
-var errDiffers = errors.New("bytes differ")
-
-// compareHeld compares a part with bytes of the spool.
+// compareHeld compares a part with bytes of the spool, extent by extent, so that
+// what repeats a conflict is cut where the conflict was.
 func (w *write) compareHeld(p part) error {
 	seen := p.a
 	g := w.gen()
@@ -51,20 +49,21 @@ func (w *write) compareHeld(p part) error {
 		return nil
 	}
 	err := w.s.readHeld(g, recExtent, p.a, p.b, func(h *extentHead, payload []byte) error {
-		end := h.off + int64(len(payload))
-		if h.off != seen || !bytes.Equal(payload, w.bytes(part{h.off, end})) {
-			return errDiffers
+		if h.off > seen {
+			w.late.add(seen, h.off)
 		}
-		seen = end
+		seen = h.off + int64(len(payload))
+		if !bytes.Equal(payload, w.bytes(part{h.off, seen})) {
+			w.late.add(h.off, seen)
+		}
 		return nil
 	})
-	if err == nil && seen == p.b {
-		return nil
-	}
-	if err != nil && !errors.Is(err, errDiffers) && !errors.Is(err, errDamaged) {
+	if err != nil && !errors.Is(err, errDamaged) {
 		return err
 	}
-	w.late.add(p.a, p.b) // different, damaged, or released meanwhile: not proven
+	if seen < p.b {
+		w.late.add(seen, p.b) // damaged, or released meanwhile: not proven
+	}
 	return nil
 }
 
