@@ -43,7 +43,7 @@ func (a *audit) compareHeads(ctx context.Context) {
 // against compares an object with the same one of the other copy, by reading
 // its bytes there too.
 func (w *worker) against(ctx context.Context, name string, j job, want vault.Hash, size int64, here outcome) {
-	got, n, err := hashObject(ctx, w.a.o.Against, name, w.buf, func(int64) {})
+	got, n, err := hashObject(ctx, w.a.o.Against, name, size, w.buf, func(int64) {})
 	switch {
 	case errors.Is(err, vault.ErrNotExist):
 		if here != absent && !j.due {

@@ -143,7 +143,7 @@ func (w *worker) check(ctx context.Context, r vault.Reader, name string, i int64
 		info, err = r.Stat(ctx, name)
 		n, got = info.Size, want
 	} else {
-		got, n, err = hashObject(ctx, r, name, w.buf, w.a.progress)
+		got, n, err = hashObject(ctx, r, name, limitOf(size), w.buf, w.a.progress)
 	}
 	switch {
 	case errors.Is(err, vault.ErrNotExist):
@@ -156,8 +156,8 @@ func (w *worker) check(ctx context.Context, r vault.Reader, name string, i int64
 	case size >= 0 && n < size:
 		w.a.differ(codeTruncated, name, i, "size", bytes(size), bytes(n))
 		return bad
-	case size >= 0 && n > size:
-		w.a.differ(codeDamaged, name, i, "size", bytes(size), bytes(n))
+	case n > limitOf(size):
+		w.a.differ(codeDamaged, name, i, "size", "at most "+bytes(limitOf(size)), bytes(n))
 		return bad
 	case got != want:
 		w.a.differ(codeDamaged, name, i, "SHA-256", want.String(), got.String())
@@ -174,13 +174,30 @@ func (w *worker) check(ctx context.Context, r vault.Reader, name string, i int64
 
 func bytes(n int64) string { return fmt.Sprintf("%d bytes", n) }
 
-// hashObject reads a whole object and returns its SHA-256 and size.
-func hashObject(ctx context.Context, r vault.Reader, name string, buf []byte, progress func(int64)) (vault.Hash, int64, error) {
-	rc, _, err := r.Open(ctx, name)
+// sizeLimit bounds an object whose size no entry states, in bytes: more than
+// any segment, index, wrap or record can have.
+const sizeLimit = 1 << 30
+
+// limitOf is how much of an object is read: its size if that is stated.
+func limitOf(size int64) int64 {
+	if size < 0 {
+		return sizeLimit
+	}
+	return size
+}
+
+// hashObject reads an object of at most limit bytes and returns its SHA-256 and
+// size. Of a larger one it returns the size alone, unread: whoever can write to
+// the copy can put a sparse file of exabytes there.
+func hashObject(ctx context.Context, r vault.Reader, name string, limit int64, buf []byte, progress func(int64)) (vault.Hash, int64, error) {
+	rc, stated, err := r.Open(ctx, name)
 	if err != nil {
 		return vault.Hash{}, 0, err
 	}
 	defer rc.Close() // read-only: nothing to lose
+	if stated > limit {
+		return vault.Hash{}, stated, nil
+	}
 	h := sha256.New()
 	var size int64
 	for {
@@ -194,7 +211,7 @@ func hashObject(ctx context.Context, r vault.Reader, name string, buf []byte, pr
 		if err == nil {
 			err = ctx.Err()
 		}
-		if err != nil {
+		if err != nil || size > limit { // it grew since
 			return vault.Hash{}, size, err
 		}
 	}
