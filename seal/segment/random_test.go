@@ -265,7 +265,7 @@ func TestLengthsAroundMembers(t *testing.T) {
 // TestEveryLevel: what each level writes, Decode and the standard library read.
 func TestEveryLevel(t *testing.T) {
 	k := newTestKey(t)
-	raw := squidLog(9000)
+	raw := squidLog(2000)
 	smallest := len(raw)
 	for level := 0; level <= 9; level++ {
 		enc := mustEncode(t, newTestEncoder(t, vault.Gzip, level), raw, k)
@@ -296,7 +296,7 @@ func TestEveryLevel(t *testing.T) {
 		}
 	}
 	// Bytes that do not compress grow by little, also in the index's bound.
-	noise := make([]byte, 2*MemberSize)
+	noise := make([]byte, MemberSize)
 	if _, err := rand.Read(noise); err != nil {
 		t.Fatal(err)
 	}
