@@ -1,6 +1,10 @@
 package logfmt
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
 
 // parseSquid parses Squid's native format (src/log/FormatSquidNative.cc):
 //
@@ -120,9 +124,17 @@ func skipSpaces(b []byte, i int) int {
 	return i
 }
 
-// fieldEnd returns the index of the first space at or after i. Fields are short:
-// on real lines a plain loop and a vectorised search measured the same.
+// fieldEnd returns the index of the first space at or after i. It looks at
+// eight bytes at once, because it runs ten times for every line sealed.
 func fieldEnd(b []byte, i int) int {
+	const ones, highs, spaces = 0x0101010101010101, 0x8080808080808080, 0x2020202020202020
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:]) ^ spaces
+		// The lowest high bit left is that of the first zero byte.
+		if zero := (x - ones) &^ x & highs; zero != 0 {
+			return i + bits.TrailingZeros64(zero)/8
+		}
+	}
 	for i < len(b) && b[i] != ' ' {
 		i++
 	}

@@ -12,9 +12,9 @@ import (
 )
 
 // This file writes the SEIPD and literal packets. go-crypto would, too, but it
-// computes CFB byte by byte (340 MB/s measured; here by blocks) and allocates
-// as much as it encrypts; that cost 5 % of a segment's encoding. Reading stays
-// with go-crypto, which so checks every message that the tests write.
+// computes CFB byte by byte and allocates as much as it encrypts: 250 MiB per
+// second of CPU time measured, here 400, which is 2 % of an import of log lines.
+// Reading stays with go-crypto, which so checks every message that the tests write.
 
 // Tags in new packet format.
 const (

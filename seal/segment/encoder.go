@@ -21,17 +21,18 @@ import (
 // Options configure an Encoder.
 type Options struct {
 	Codec vault.Codec
-	// Level is the codec's own: 1 to 9 for gzip, 1 to 22 for zstd. 0 stores
-	// gzip members uncompressed. See DefaultLevel.
+	// Level is the codec's own: 1 to 9 for gzip, 1 to 22 for zstd, of which the
+	// library makes four: 1 and 2, 3 to 5, 6 to 9, 10 and more. 0 stores gzip
+	// members uncompressed. See DefaultLevel.
 	Level   int
 	Workers int       // members in work at once; 0 = one per core
 	Random  io.Reader // of session keys and line secrets
 }
 
-// DefaultLevel returns the level that a codec is measured with: gzip 6, zstd 3.
+// DefaultLevel returns the level that a codec is measured with: gzip 6, zstd 1.
 func DefaultLevel(c vault.Codec) int {
 	if c == vault.Zstd {
-		return 3
+		return 1
 	}
 	return 6
 }
