@@ -77,6 +77,10 @@ func TestEntries(t *testing.T) {
 		level  verify.Level
 		detail string
 	}{
+		// P5: a date beyond the class's period keeps lines that the law wants gone.
+		{"retained too long", seg(func(e *entry.Segment) {
+			e.FirstReceived, e.LastReceived = e.FirstReceived.AddDate(-1, 0, 0), e.LastReceived.AddDate(-1, 0, 0)
+		}), "bad-entry", verify.Error, "retained until"},
 		{"stream goes on", seg(func(e *entry.Segment) {}), "missing-too-early", verify.Error, ""},
 		{"offset jumps", seg(func(e *entry.Segment) { e.Offset++ }), "discontinuous", verify.Error, "offset"},
 		{"offset goes back", seg(func(e *entry.Segment) { e.Offset = 0 }), "discontinuous", verify.Error, "offset"},

@@ -323,6 +323,10 @@ func (h *history) segment(i int64, e *entry.Segment) {
 		h.wrong(i, "class %s is in no policy before", e.Class)
 	} else if day := vault.DayOf(e.RetainUntil.In(c.Zone)); day != e.Day {
 		h.wrong(i, "day %s, but %s is day %s in the class's zone", e.Day, stamp(e.RetainUntil), day)
+	} else if latest := c.RetainUntil(e.LastReceived.AddDate(0, 0, 1)); e.RetainUntil.After(latest) {
+		// Retention counts from the receipt or, of an import, from an earlier date.
+		// The day more is for a clock that was set back meanwhile.
+		h.wrong(i, "retained until %s: class %s allows no more than %s for what was received by %s", stamp(e.RetainUntil), e.Class, stamp(latest), stamp(e.LastReceived))
 	}
 	if e.LastReceived.Before(e.FirstReceived) {
 		h.wrong(i, "last received %s before first received %s", stamp(e.LastReceived), stamp(e.FirstReceived))
