@@ -212,6 +212,9 @@ func TestIndexIsNotMalleable(t *testing.T) {
 		}
 	}
 	for i := range dict {
+		if testing.Short() && i%5 != 0 {
+			continue
+		}
 		flipped := bytes.Clone(dict)
 		flipped[i] ^= 0x01
 		checkCanonical(t, joinIndex(t, header, flipped), fmt.Sprintf("dictionary byte %d", i))
