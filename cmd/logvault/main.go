@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 	_ "time/tzdata" // retention days are civil days: the zones must be there on any machine
@@ -16,6 +17,7 @@ import (
 
 func main() {
 	hardenProcess()
+	leanHeap()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	a := &app{
@@ -25,6 +27,18 @@ func main() {
 	code := a.run(ctx, os.Args)
 	stop()
 	os.Exit(code)
+}
+
+// leanHeap makes the collector run when the heap has grown by a quarter, not
+// doubled, unless GOGC says otherwise. What lives while sealing is 90 MiB in a
+// few large buffers without pointers: a collection costs about a millisecond,
+// and the garbage would be as much again (measured: 160 MiB resident instead of
+// up to 220, no more CPU time). A memory limit would not do: what a gateway of
+// many streams needs has no fixed bound.
+func leanHeap() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(25)
+	}
 }
 
 // hardenProcess forbids core dumps and tracing by other processes of the same
