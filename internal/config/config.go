@@ -69,7 +69,9 @@ type NFS struct {
 type Seal struct {
 	// Codec is "gz" (any system reads it) or "zst" (smaller and faster). Default "gz".
 	Codec string `toml:"codec"`
-	// Level is the compression level, 0 (stored) to 9. Default 6.
+	// Level is the compression level, 1 to 9, for gz also 0 (stored). For zst 1
+	// is the fastest, 3 stores about 6 % less, 6 and above are slow. Default: 6
+	// for gz, 1 for zst.
 	Level *int `toml:"level,omitempty"`
 	// Cut is the raw size at which a segment is closed, 8MiB to 64MiB. Default "32MiB".
 	Cut ByteSize `toml:"cut"`
@@ -191,7 +193,7 @@ func (c *Config) Defaults() {
 		c.Seal.Codec = string(vault.Gzip)
 	}
 	if c.Seal.Level == nil {
-		c.Seal.Level = new(6)
+		c.Seal.Level = new(defaultLevel(c.Seal.Codec))
 	}
 	if c.Seal.Cut == 0 {
 		c.Seal.Cut = 32 << 20
@@ -209,6 +211,13 @@ func (c *Config) Defaults() {
 			c.Sources[i].Class = c.Classes[0].Name
 		}
 	}
+}
+
+func defaultLevel(codec string) int {
+	if codec == string(vault.Zstd) {
+		return 1
+	}
+	return 6
 }
 
 func (c *Config) validate() error {
@@ -244,8 +253,8 @@ func (s *Seal) validate() error {
 	switch {
 	case s.Codec != string(vault.Gzip) && s.Codec != string(vault.Zstd):
 		return fmt.Errorf("seal.codec is %q, expected gz or zst", s.Codec)
-	case *s.Level < 0 || *s.Level > 9:
-		return fmt.Errorf("seal.level is %d, expected 0 to 9", *s.Level)
+	case *s.Level < 0 || *s.Level > 9 || *s.Level == 0 && s.Codec == string(vault.Zstd):
+		return fmt.Errorf("seal.level is %d, expected 1 to 9, or 0 with gz", *s.Level)
 	case s.Cut < 8<<20 || s.Cut > 64<<20:
 		return fmt.Errorf("seal.cut is %v, expected 8MiB to 64MiB", s.Cut)
 	}

@@ -38,6 +38,9 @@ func TestDefaults(t *testing.T) {
 	if c.NFS.Listen != ":2049" || !*c.NFS.Secure || c.Seal.Codec != "gz" || *c.Seal.Level != 6 || c.Seal.Cut != 32<<20 || c.Spool.Max != 16<<30 {
 		t.Errorf("defaults are %+v %+v %+v", c.NFS, c.Seal, c.Spool)
 	}
+	if z, err := Parse("good.toml", []byte(good+"[seal]\ncodec = \"zst\"\n")); err != nil || *z.Seal.Level != 1 {
+		t.Errorf("zst: %+v, %v", z, err)
+	}
 	class, ok := c.ClassOf("squid1")
 	if !ok || class.Name != "technical" || class.Grace.String() != "P1D" {
 		t.Errorf("class of squid1 is %+v, %v", class, ok)
@@ -101,6 +104,7 @@ func TestRefusals(t *testing.T) {
 		"no class":    "[[source]]\nname = \"b\"\nclass = \"nosuch\"\n",
 		"codec":       "[seal]\ncodec = \"lz4\"\n",
 		"level":       "[seal]\nlevel = 10\n",
+		"zst stored":  "[seal]\ncodec = \"zst\"\nlevel = 0\n",
 		"cut":         "[seal]\ncut = \"1MiB\"\n",
 		"spool":       "[spool]\nmax = \"1MiB\"\n",
 		"size":        "[spool]\nmax = \"1 parsec\"\n",
