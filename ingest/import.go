@@ -45,7 +45,8 @@ type ImportHeader struct {
 	// Recorded is the date that retention counts from; zero: the time of import.
 	Recorded time.Time
 	// Compared is how many earlier imports Match has compared the file with, or
-	// -1 if nobody asked (a pipe): then the text is stored in any case.
+	// -1 for a pipe: its text cannot be read again, so it is stored in any case,
+	// under a new stream, and not remembered.
 	Compared int
 }
 
@@ -68,6 +69,7 @@ type Earlier struct {
 type Importer interface {
 	AddStream(ctx context.Context, info vault.StreamInfo) error
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
+	Commit(ctx context.Context, id vault.StreamID) error
 	Size(id vault.StreamID, gen int64) int64
 	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
 	SetMeta(ctx context.Context, kvs ...vault.KV) error
@@ -161,7 +163,11 @@ type onlyReader struct{ io.Reader }
 // the record that says done; a crash before it makes the next call read the
 // file again, and store what is missing.
 func Import(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
-	res, err := importBody(ctx, to, h, body)
+	how := importBody
+	if h.Compared < 0 {
+		how = importPipe
+	}
+	res, err := how(ctx, to, h, body)
 	if err != nil {
 		return res, fmt.Errorf("importing %q: %w", h.Name, err)
 	}
@@ -202,6 +208,37 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 		return c.res, err
 	}
 	return c.res, c.record(ctx, true)
+}
+
+// importPipe stores a text that has no identity: without a hash, and synced once
+// per chunk, because nothing goes on where it may have stopped.
+func importPipe(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
+	c := &copying{to: to, id: h.Stream}
+	info := vault.StreamInfo{ID: h.Stream, Source: h.Source, Name: h.Name, Recorded: h.Recorded}
+	if err := to.AddStream(ctx, info); err != nil {
+		return ImportResult{}, err
+	}
+	commit := func() error { return to.Commit(ctx, h.Stream) }
+	buf := make([]byte, importChunk)
+	for {
+		data, rerr := c.fill(body, buf)
+		err := c.write(ctx, c.res.Bytes, data, func(off int64, part []byte) error {
+			err := to.Write(ctx, h.Stream, 0, off, part, netip.Addr{}, false)
+			if errors.Is(err, vault.ErrFull) {
+				err = errors.Join(err, commit()) // what is not committed cannot be sealed to make room
+			}
+			return err
+		})
+		c.res.Bytes += int64(len(data))
+		switch err = errors.Join(err, commit()); {
+		case err != nil:
+			return c.res, err
+		case rerr == io.EOF:
+			return c.res, to.EndGeneration(ctx, h.Stream, 0)
+		case rerr != nil:
+			return c.res, fmt.Errorf("reading: %w", rerr)
+		}
+	}
 }
 
 // copying is the state of one import.
@@ -274,12 +311,18 @@ func (c *copying) chunk(ctx context.Context, data []byte) error {
 	if at < c.have {
 		return nil
 	}
+	return c.write(ctx, at, data, func(off int64, part []byte) error {
+		return c.to.Write(ctx, c.id, 0, off, part, netip.Addr{}, true)
+	})
+}
+
+// write stores data at off, one extent at a time.
+func (c *copying) write(ctx context.Context, off int64, data []byte, extent func(off int64, part []byte) error) error {
 	for part := range slices.Chunk(data, importWrite) {
-		err := c.waiting(ctx, func() error { return c.to.Write(ctx, c.id, 0, at, part, netip.Addr{}, true) })
-		if err != nil {
+		if err := c.waiting(ctx, func() error { return extent(off, part) }); err != nil {
 			return err
 		}
-		at += int64(len(part))
+		off += int64(len(part))
 		c.res.Stored += int64(len(part))
 	}
 	return nil

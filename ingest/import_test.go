@@ -418,3 +418,34 @@ func TestImportOvertaken(t *testing.T) {
 		t.Errorf("a pipe: %+v, %v", res, err)
 	}
 }
+
+// TestImportPipe stores what comes through a pipe each time it comes, also when
+// the spool fills up on the way, and leaves no record.
+func TestImportPipe(t *testing.T) {
+	r := newRig(t, largeExtents, func(c *SpoolConfig) { c.MaxBytes = 5 * c.FileBytes })
+	text := logText(300000)
+	got := map[vault.StreamID]string{}
+	to := &fullSpool{Spool: r.s}
+	take := func() {
+		for k, v := range r.drain() {
+			got[k.stream] += v
+		}
+	}
+	to.full = take
+	for _, id := range []vault.StreamID{streamA, streamB} {
+		h := ImportHeader{Source: "proxy1", Name: []byte("piped"), Stream: id, Compared: -1}
+		res, err := Import(ctx, to, h, strings.NewReader(text))
+		if err != nil || res.Stored != int64(len(text)) || res.Bytes != res.Stored {
+			t.Fatalf("%+v, %v", res, err)
+		}
+	}
+	take()
+	if to.n == 0 || len(got) != 2 || got[streamA] != text || got[streamB] != text || r.s.Stats().Conflicts != 0 {
+		t.Errorf("%d times full, %d streams, %d and %d bytes came out, expected %d", to.n, len(got), len(got[streamA]), len(got[streamB]), len(text))
+	}
+	r.must(r.s.Meta("import/", func(kv vault.KV) error { return fmt.Errorf("a pipe is remembered: %s", kv.Key) }))
+	h := ImportHeader{Source: "proxy1", Stream: vault.StreamID{7}, Compared: -1}
+	if _, err := Import(ctx, r.s, h, iotest.ErrReader(errors.New("gone"))); err == nil {
+		t.Error("a pipe that broke was taken for whole")
+	}
+}

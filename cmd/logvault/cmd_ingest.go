@@ -24,7 +24,7 @@ func (a *app) ingestCommand() *cli.Command {
 		Name:  "ingest",
 		Usage: "import existing log files",
 		Description: describe("Imports plain, .gz and .zst files, or standard input. Importing the same file twice stores it once, also when\n"+
-			"it is compressed another time. Without --recorded-at the records count from now.",
+			"it is compressed another time; what comes through --stdin is always stored. Without --recorded-at the records count from now.",
 			"logvault ingest --source squid1 --recorded-at 2026-11-01 --file /var/log/squid/access.log.1.gz", codePartial, codeRefused, codeNoVault, codeLocked),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "source", Aliases: []string{"s"}, Usage: "the proxy `NAME` that wrote the lines"},
