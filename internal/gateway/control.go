@@ -258,6 +258,11 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader, 
 		// A body that is not wanted, of a file that was imported before, is not sent.
 		req.Header.Set("Expect", "100-continue")
 	}
+	if closer, ok := body.(io.Closer); ok {
+		// When the connection ends first, the transport waits for its writer, and
+		// that for a body that may never give another byte.
+		defer context.AfterFunc(ctx, func() { closer.Close() })()
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("asking serve: %w", err)
