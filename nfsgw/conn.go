@@ -92,13 +92,13 @@ func (c *conn) give(n int) {
 // serve runs the connection to its end. All its calls have ended on return.
 func (c *conn) serve() {
 	err := c.readCalls()
-	c.calls.Wait()
-	c.flush()
-	c.abort()
-	if errors.Is(err, errRecord) {
+	if errors.Is(err, errRecord) { // counted before the peer can see the end
 		c.server.stats.malformed.Add(1)
 		c.server.cfg.Log.Warn("nfs connection closed", "error", err)
 	}
+	c.calls.Wait()
+	c.flush()
+	c.abort()
 }
 
 func (c *conn) readCalls() error {

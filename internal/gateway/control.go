@@ -264,6 +264,9 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader, 
 		defer context.AfterFunc(ctx, func() { closer.Close() })()
 	}
 	resp, err := c.http.Do(req)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
 	if err != nil {
 		return fmt.Errorf("asking serve: %w", err)
 	}
