@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"ledger":           {"ledger/entry", "vault"},
 	"ledger/entry":     {"vault"},
 	"vault/dir":        {"internal/vfs", "vault"},
+	"vault/location":   {"internal/vfs", "vault", "vault/dir"},
 	"vault":            {},
 	"retention/policy": {},
 	"extract/logfmt":   {},

@@ -70,6 +70,45 @@ type Head interface {
 	RemoveTail(ctx context.Context, name string) error
 }
 
+// Store is a whole vault as the one program that writes it holds it. It gives
+// no power to remove objects.
+type Store interface {
+	Reader
+	Writer
+	Head
+	// Sweep removes what unfinished writes of crashed processes left, and
+	// returns how many. Only the vault's one writer calls it, before it writes.
+	Sweep(ctx context.Context) (int, error)
+}
+
+// Level is how well a store keeps its objects from being changed or removed,
+// as it was checked, not as it was asked for.
+type Level string
+
+// The levels, weakest first.
+const (
+	LevelNone Level = "none"       // whoever may write there may change everything
+	LevelMode Level = "mode"       // no write permission: against mistakes, not against the owner
+	LevelFlag Level = "flag"       // FS_IMMUTABLE: against everybody but root of that machine
+	LevelLock Level = "objectlock" // S3 Object Lock in COMPLIANCE mode: against everybody, until the date
+)
+
+// Protector is a store that can make its objects immutable.
+type Protector interface {
+	// Protect makes a stored object immutable, until the given time where the
+	// store knows times and else until a Remover takes it away, checks the
+	// result and returns the level that holds now. It may be repeated, and
+	// never shortens or weakens what is there.
+	Protect(ctx context.Context, name string, until time.Time) (Level, error)
+}
+
+// Versioned is a store that may keep what was overwritten or deleted.
+type Versioned interface {
+	// RemoveVersions removes for good the superseded versions of a mutable
+	// name (IsMutable), by version id, and refuses every other name.
+	RemoveVersions(ctx context.Context, name string) error
+}
+
 // Remover removes objects. Only package retention is handed one.
 type Remover interface {
 	// Remove removes an object durably. An absent object is success.

@@ -15,6 +15,7 @@ import (
 	"logvault/internal/config"
 	"logvault/internal/gateway"
 	"logvault/internal/vfs"
+	"logvault/vault/location"
 )
 
 // defaultConfig is where the configuration is if nothing else is said.
@@ -194,8 +195,11 @@ func (a *app) quietLogger(c *cli.Context) *slog.Logger {
 
 // env is the world that the gateway's parts are given.
 func (a *app) env(log *slog.Logger) gateway.Env {
-	return gateway.Env{FS: a.fs, Random: a.random, Now: a.now, Boot: a.boot, Log: log}
+	return gateway.Env{FS: a.fs, Random: a.random, Now: a.now, Boot: a.boot, Log: log, Stores: a.stores()}
 }
+
+// stores opens vaults by the place that a flag or the configuration names.
+func (a *app) stores() location.Opener { return location.Opener{FS: a.fs} }
 
 // connect opens the gateway, in this process or through `serve`.
 func (a *app) connect(c *cli.Context) (gateway.Service, *config.Config, error) {

@@ -86,7 +86,7 @@ func (a *app) extraction(c *cli.Context, cfg *config.Config) (extract.Options, g
 	if err != nil {
 		return extract.Options{}, nil, err
 	}
-	store, err := a.openDir(cfg.Vault)
+	store, err := a.stores().Open(c.Context, cfg.Vault)
 	if err != nil {
 		return extract.Options{}, nil, err
 	}
@@ -120,7 +120,7 @@ func (a *app) loadRequest(file string) (*extract.Request, error) {
 }
 
 func (a *app) estimate(c *cli.Context, cfg *config.Config, req *extract.Request) error {
-	store, err := a.openDir(cfg.Vault)
+	store, err := a.stores().Open(c.Context, cfg.Vault)
 	if err != nil {
 		return err
 	}

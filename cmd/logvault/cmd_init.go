@@ -67,7 +67,7 @@ func (a *app) init(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := gateway.Init(c.Context, gateway.InitOptions{FS: a.fs, Config: cfg, Auditors: auditors, Random: a.random, Now: a.now, Boot: a.boot, Log: a.quietLogger(c), KeepRecovery: recovery.write})
+	res, err := gateway.Init(c.Context, gateway.InitOptions{Env: a.env(a.quietLogger(c)), Config: cfg, Auditors: auditors, KeepRecovery: recovery.write})
 	if err != nil {
 		recovery.discard()
 		return err

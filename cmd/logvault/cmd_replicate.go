@@ -15,7 +15,6 @@ import (
 	"logvault/ledger"
 	"logvault/replicate"
 	"logvault/vault"
-	"logvault/vault/dir"
 )
 
 func (a *app) replicateCommand() *cli.Command {
@@ -65,7 +64,7 @@ func (a *app) replicate(c *cli.Context) (err error) {
 	if c.Int("jobs") < 1 {
 		return usagef("replicate: --jobs %d: expected at least 1", c.Int("jobs"))
 	}
-	from, err := a.openDir(c.String("from"))
+	from, err := a.stores().Open(c.Context, c.String("from"))
 	if err != nil {
 		return err
 	}
@@ -96,7 +95,7 @@ func (a *app) lockCopy(c *cli.Context, state copyState) (io.Closer, error) {
 
 // initCopy creates the destination and the copy's state. The trust file is
 // written last: without it the copy does not exist for later passes.
-func (a *app) initCopy(c *cli.Context, from *dir.Store, state copyState) error {
+func (a *app) initCopy(c *cli.Context, from vault.Store, state copyState) error {
 	if err := need(c, "trust"); err != nil {
 		return err
 	}
@@ -111,9 +110,9 @@ func (a *app) initCopy(c *cli.Context, from *dir.Store, state copyState) error {
 	if err != nil {
 		return err
 	}
-	to, err := dir.Create(a.fs, c.String("to"))
+	to, err := a.stores().Create(c.Context, c.String("to"))
 	if err != nil {
-		return fmt.Errorf("creating the destination: %w", err)
+		return err
 	}
 	name, origin := c.String("name"), marker.Origin+"/copy/"+c.String("name")
 	logKey, logV, err := ledger.GenerateKey(a.random, origin)
@@ -168,8 +167,8 @@ func (a *app) readCopyState(file string) (string, error) {
 }
 
 // pass makes one replication pass and pins the size that it reached.
-func (a *app) pass(c *cli.Context, from *dir.Store, state copyState, rate int64) error {
-	to, err := a.openDir(c.String("to"))
+func (a *app) pass(c *cli.Context, from vault.Store, state copyState, rate int64) error {
+	to, err := a.stores().Open(c.Context, c.String("to"))
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (a *app) verifyOptions(c *cli.Context) (o verify.Options, err error) {
 		}
 	}
 	if c.IsSet("against") {
-		if o.Against, err = a.openDir(c.String("against")); err != nil {
+		if o.Against, err = a.stores().Open(c.Context, c.String("against")); err != nil {
 			return o, err
 		}
 	}

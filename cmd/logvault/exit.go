@@ -17,6 +17,7 @@ import (
 	"logvault/replicate"
 	"logvault/seal/pgp"
 	"logvault/vault"
+	"logvault/vault/location"
 )
 
 // Exit codes: scripts and cron jobs rely on them, so a number is never reused.
@@ -174,8 +175,9 @@ func exitCode(err error) int {
 func isUsage(err error) bool {
 	_, flags := errors.AsType[*usageError](err)
 	_, conf := errors.AsType[*config.Error](err)
+	_, place := errors.AsType[*location.Error](err)
 	_, source := errors.AsType[*gateway.UnknownSourceError](err)
-	return flags || conf || source
+	return flags || conf || place || source
 }
 
 // hint tells what a person may try.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,13 +12,12 @@ import (
 	"logvault/internal/vfs"
 	"logvault/ledger"
 	"logvault/vault"
-	"logvault/vault/dir"
 )
 
 // readFlags choose the vaults that a reading command looks at.
 func readFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "vault", Usage: "read the vault at `PATH` (default: the configuration's); repeat it for several"},
+		&cli.StringSliceFlag{Name: "vault", Usage: "read the vault at `PATH|URL` (default: the configuration's); repeat it for several"},
 		&cli.StringFlag{Name: "trust", Usage: "pinned `FILE|VKEY`: trust.toml or the ledger's verifier key (default: the state's trust.toml)"},
 	}
 }
@@ -27,7 +25,7 @@ func readFlags() []cli.Flag {
 // reading is one vault to read and what is trusted about it.
 type reading struct {
 	name     string
-	store    *dir.Store
+	store    vault.Store
 	trust    *ledger.Trust
 	unpinned bool // the key came from the vault itself: good for display only
 }
@@ -35,19 +33,6 @@ type reading struct {
 // errUnpinned ends a command that could read but not trust.
 var errUnpinned = &codedError{codeIntegrity, "give --trust with trust.toml or the verifier key that `logvault init` printed",
 	errors.New("unpinned: the ledger's key was read from the vault itself, so nothing is proven")}
-
-// openDir opens a vault by the PATH of a flag.
-func (a *app) openDir(path string) (*dir.Store, error) {
-	path = strings.TrimPrefix(path, "file://")
-	if scheme, _, ok := strings.Cut(path, "://"); ok {
-		return nil, usagef("vault %q: this version reads directories, not %s:// addresses", path, scheme)
-	}
-	s, err := dir.Open(a.fs, path)
-	if err != nil {
-		return nil, fmt.Errorf("opening the vault %s: %w", path, err)
-	}
-	return s, nil
-}
 
 // readings opens the vaults that the flags or the configuration name.
 func (a *app) readings(c *cli.Context) ([]reading, error) {
@@ -84,7 +69,7 @@ func (a *app) readings(c *cli.Context) ([]reading, error) {
 func (a *app) openReadings(c *cli.Context, paths []string, pinned *ledger.Trust) ([]reading, error) {
 	var all []reading
 	for _, path := range paths {
-		store, err := a.openDir(path)
+		store, err := a.stores().Open(c.Context, path)
 		if err != nil {
 			return nil, err
 		}

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"logvault/ingest"
 	"logvault/internal/config"
@@ -34,13 +32,9 @@ const (
 
 // InitOptions is what a new vault and its gateway state are made of.
 type InitOptions struct {
-	FS       vfs.FS
+	Env
 	Config   *config.Config // complete but for Auditors, which Init fills in
 	Auditors [][]byte       // OpenPGP public keys
-	Random   io.Reader
-	Now      func() time.Time
-	Boot     func() time.Duration
-	Log      *slog.Logger
 	// KeepRecovery, if set, is given the recovery key before the vault counts as
 	// made, so that a crash cannot leave a vault whose recovery key nobody has.
 	KeepRecovery func(key string) error
@@ -84,10 +78,10 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 	if err := makeState(o.FS, p); err != nil {
 		return nil, err
 	}
-	store, err := dir.Create(o.FS, c.Vault)
+	store, err := o.Stores.Create(ctx, c.Vault)
 	if err != nil {
 		// Nothing of worth is in the state yet, and the next Init finds it empty.
-		return nil, errors.Join(fmt.Errorf("creating the vault: %w", err), unmakeState(o.FS, p))
+		return nil, errors.Join(err, unmakeState(o.FS, p))
 	}
 	if err := fill(ctx, o, &c, store, res, text); err != nil {
 		return nil, fmt.Errorf("%w; remove %s and %s before the next try", err, c.State, c.Vault)
@@ -96,7 +90,7 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 }
 
 // fill makes everything within the two directories, the configuration last.
-func fill(ctx context.Context, o InitOptions, c *config.Config, store *dir.Store, res *InitResult, text []byte) error {
+func fill(ctx context.Context, o InitOptions, c *config.Config, store vault.Store, res *InitResult, text []byte) error {
 	trust, err := initLedger(ctx, o, c, store, res)
 	if err != nil {
 		return err
@@ -137,7 +131,7 @@ func unmakeState(fsys vfs.FS, p paths) error {
 }
 
 // initLedger writes the marker and the first two entries, and makes the spool.
-func initLedger(ctx context.Context, o InitOptions, c *config.Config, store *dir.Store, res *InitResult) (*ledger.Trust, error) {
+func initLedger(ctx context.Context, o InitOptions, c *config.Config, store vault.Store, res *InitResult) (*ledger.Trust, error) {
 	p := paths(c.State)
 	skey, vkey, err := ledger.GenerateKey(o.Random, c.Origin)
 	if err != nil {

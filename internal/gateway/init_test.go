@@ -12,6 +12,7 @@ import (
 	"logvault/internal/vfs"
 	"logvault/ledger/entry"
 	"logvault/vault"
+	"logvault/vault/location"
 )
 
 func TestInit(t *testing.T) {
@@ -168,7 +169,7 @@ func TestInitFails(t *testing.T) {
 func TestInitKeepsRecovery(t *testing.T) {
 	w := newWorld(t)
 	e := w.env()
-	o := InitOptions{FS: w.mem, Config: w.cfg, Auditors: [][]byte{auditor()}, Random: e.Random, Now: e.Now, Boot: e.Boot, Log: e.Log}
+	o := InitOptions{Env: e, Config: w.cfg, Auditors: [][]byte{auditor()}}
 	failure := errors.New("the stick is full")
 	o.KeepRecovery = func(string) error { return failure }
 	if _, err := Init(ctx, o); !errors.Is(err, failure) {
@@ -178,7 +179,7 @@ func TestInitKeepsRecovery(t *testing.T) {
 		t.Fatalf("a vault without its recovery key counts as made: %v", err)
 	}
 	w2 := newWorld(t)
-	o.FS, o.Config = w2.mem, w2.cfg
+	o.FS, o.Stores, o.Config = w2.mem, location.Opener{FS: w2.mem}, w2.cfg
 	kept := ""
 	o.KeepRecovery = func(key string) error { kept = key; return nil }
 	res, err := Init(ctx, o)

@@ -38,6 +38,7 @@ import (
 	"logvault/seal/segment"
 	"logvault/vault"
 	"logvault/vault/dir"
+	"logvault/vault/location"
 )
 
 // ErrNoState says that there is no gateway state where one was expected.
@@ -50,6 +51,7 @@ type Env struct {
 	Now    func() time.Time
 	Boot   func() time.Duration
 	Log    *slog.Logger
+	Stores location.Opener // opens the vault
 }
 
 // Service is what commands ask of a gateway, in this process or in `serve`.
@@ -86,7 +88,7 @@ type Site struct {
 	config atomic.Pointer[config.Config] // replaced whole by a reload
 	env    Env
 	lock   io.Closer
-	store  *dir.Store
+	store  vault.Store
 	record *dir.Store // of the ledger of record
 	spool  *ingest.Spool
 	sealer *seal.Sealer
@@ -127,8 +129,8 @@ func (s *Site) open(ctx context.Context) error {
 		return fmt.Errorf("locking the state %s: %w", s.Config().State, err)
 	}
 	s.lock = lock
-	if s.store, err = dir.Open(s.env.FS, s.Config().Vault); err != nil {
-		return fmt.Errorf("opening the vault: %w", err)
+	if s.store, err = s.env.Stores.Open(ctx, s.Config().Vault); err != nil {
+		return err
 	}
 	if s.audits, err = LoadAuditors(s.env.FS, s.Config(), s.now()); err != nil {
 		return err
@@ -221,7 +223,7 @@ func (s *Site) now() time.Time { return s.env.Now() }
 // no audit would find. The ledger's fence has shown that this is our vault, and
 // the lock that nobody else writes. A failure does not stop the intake.
 func (s *Site) sweep(ctx context.Context) {
-	for _, store := range []*dir.Store{s.store, s.record} {
+	for _, store := range []vault.Store{s.store, s.record} {
 		n, err := store.Sweep(ctx)
 		if err != nil {
 			s.env.Log.Warn("temporary files of an interrupted process stay", "err", err)

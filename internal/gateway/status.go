@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"logvault/ingest"
+	"logvault/internal/vfs"
 	"logvault/nfsgw"
 )
 
@@ -40,16 +41,29 @@ type ClassStatus struct {
 	ValidUntil time.Time `json:"valid_until,omitzero"`
 }
 
+// measured is a store that knows its room: a directory does, a bucket does not.
+type measured interface{ Space() (vfs.Space, error) }
+
+// room notes the room of the vault.
+func (s *Site) room(st *Status) {
+	store, ok := s.store.(measured)
+	if !ok {
+		return
+	}
+	space, err := store.Space()
+	if err != nil {
+		s.trouble(measuring, err)
+		return
+	}
+	s.better(measuring)
+	st.VaultFree, st.VaultTotal = space.Free, space.Total
+}
+
 // Status implements Service.
 func (s *Site) Status(context.Context) (Status, error) {
 	cp := s.Tree().Checkpoint()
 	st := Status{Origin: s.Config().Origin, Vault: s.Config().Vault, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Spool: s.spool.Stats()}
-	if space, err := s.store.Space(); err != nil {
-		s.trouble(measuring, err)
-	} else {
-		s.better(measuring)
-		st.VaultFree, st.VaultTotal = space.Free, space.Total
-	}
+	s.room(&st)
 	if what, n := s.notes.last(); what != "" {
 		st.Trouble, st.TroubleAt = what+": "+n.text, n.at
 	}

@@ -25,6 +25,7 @@ import (
 	"logvault/seal/pgp"
 	"logvault/vault"
 	"logvault/vault/dir"
+	"logvault/vault/location"
 )
 
 var ctx = context.Background()
@@ -115,7 +116,8 @@ func (w *world) away(with error) {
 }
 
 func (w *world) env() Env {
-	return Env{FS: w.fs(), Random: rand.Reader, Now: w.now, Boot: func() time.Duration { return time.Duration(w.clock.Load()) },
+	fsys := w.fs()
+	return Env{FS: fsys, Stores: location.Opener{FS: fsys}, Random: rand.Reader, Now: w.now, Boot: func() time.Duration { return time.Duration(w.clock.Load()) },
 		Log: slog.New(slog.NewTextHandler(io.MultiWriter(w.log, w.t.Output()), nil))}
 }
 
@@ -130,7 +132,8 @@ func (w *world) init() *InitResult {
 
 func (w *world) tryInit(fsys vfs.FS) (*InitResult, error) {
 	e := w.env()
-	return Init(ctx, InitOptions{FS: fsys, Config: w.cfg, Auditors: [][]byte{auditor()}, Random: e.Random, Now: e.Now, Boot: e.Boot, Log: e.Log})
+	e.FS, e.Stores = fsys, location.Opener{FS: fsys}
+	return Init(ctx, InitOptions{Env: e, Config: w.cfg, Auditors: [][]byte{auditor()}})
 }
 
 // load reads the configuration from the state.
