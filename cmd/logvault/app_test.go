@@ -132,7 +132,7 @@ func TestSealOnFullVault(t *testing.T) {
 	}
 	full = false
 	m.must(conf, "seal")
-	if !strings.Contains(m.out.String(), "sealed 1 segments") {
+	if !strings.Contains(m.out.String(), "sealed 1 segment,") {
 		t.Errorf("%s", m.out.String())
 	}
 	m.must(conf, "verify")

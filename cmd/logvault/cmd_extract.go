@@ -147,7 +147,7 @@ func (a *app) printExtraction(c *cli.Context, s extract.Summary) error {
 			"lines": s.Lines, "searched": s.Searched, "opened": s.Opened, "matching": s.Matching, "destroyed": s.Destroyed, "unparsed_lines": s.Unparsed, "undecided_lines": s.Undecided,
 			"gaps": s.Gaps, "conflicts": s.Conflicts, "silent_sources": s.Silent})
 	}
-	fmt.Fprintf(a.out, "%d lines from %d of %d segments searched; %d segments were decrypted\n", s.Lines, s.Matching, s.Searched, s.Opened)
+	fmt.Fprintf(a.out, "%s from %d of %s searched; decrypted: %d\n", count(s.Lines, "line"), s.Matching, count(s.Searched, "segment"), s.Opened)
 	if s.Gaps > 0 || s.Unparsed > 0 || s.Undecided > 0 || len(s.Silent) > 0 {
 		fmt.Fprintf(a.out, "completeness: %d gaps, %d lines without fields, %d lines of uncertain time kept back, silent sources: %s\n", s.Gaps, s.Unparsed, s.Undecided, orNone(s.Silent))
 	}
@@ -265,6 +265,6 @@ func (a *app) cat(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.talk(c, "%s from %d segments; the reading is ledger entry %d", bytesText(sum.Bytes), sum.Segments, sum.Request)
+	a.talk(c, "%s from %s; the reading is ledger entry %d", bytesText(sum.Bytes), count(int64(sum.Segments), "segment"), sum.Request)
 	return nil
 }

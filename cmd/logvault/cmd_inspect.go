@@ -58,6 +58,10 @@ func (a *app) inspect(c *cli.Context) error {
 
 func (a *app) inspectObject(c *cli.Context) error {
 	file := c.String("object")
+	// Opening a FIFO would wait for a writer that may never come.
+	if fi, err := a.fs.Stat(file); err == nil && !fi.Mode().IsRegular() {
+		return usagef("inspect: %s is not a file; give the path of an object", file)
+	}
 	data, err := vfs.ReadFile(a.fs, file, inspectLimit)
 	if err != nil {
 		return err

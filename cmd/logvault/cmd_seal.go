@@ -35,7 +35,7 @@ func (a *app) seal(c *cli.Context) (err error) {
 			gateway.SealResult
 		}{"sealed", res})
 	}
-	_, err = fmt.Fprintf(a.out, "sealed %d segments, %s of lines in %s; the ledger has %d entries\n", res.Segments, bytesText(res.Raw), bytesText(res.Stored), res.Size)
+	_, err = fmt.Fprintf(a.out, "sealed %s, %s of lines in %s; the ledger has %d entries\n", count(int64(res.Segments), "segment"), bytesText(res.Raw), bytesText(res.Stored), res.Size)
 	return err
 }
 
@@ -44,6 +44,14 @@ func closeInto(c interface{ Close() error }, err *error) {
 	if cerr := c.Close(); *err == nil {
 		*err = cerr
 	}
+}
+
+// count says how many of a thing there are, in words.
+func count(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // bytesText is a size for people, with three digits.
