@@ -74,6 +74,7 @@ func (t *Tree) Audit(ctx context.Context, fn func(Problem) error) error {
 type audit struct {
 	t      *Tree
 	calc   *edge           // grown from the bundles
+	keys   *Keys           // what the entries say of the log's keys; nil if the first is not read
 	differ []file          // stored tiles unlike the computed ones; data is the computed one
 	bad    map[tileID]bool // tiles and bundles already reported
 	found  []Problem
@@ -132,6 +133,7 @@ func (a *audit) leaves(ctx context.Context, number int64) ([]vault.Hash, error) 
 		if err == nil {
 			for i, d := range list {
 				leaves[i] = LeafHash(d)
+				a.key(number*vault.TileWidth+int64(i), d)
 			}
 			return leaves, nil
 		}
@@ -144,6 +146,29 @@ func (a *audit) leaves(ctx context.Context, number int64) ([]vault.Hash, error) 
 	}
 	copy(leaves, tileHashes(stored))
 	return leaves, nil
+}
+
+// key follows the succession of the log's keys. Whether a rotate entry is in
+// order is for those who read entries; here one that is not leads nowhere.
+func (a *audit) key(i int64, data []byte) {
+	switch {
+	case i == 0:
+		if first, err := firstTrust(data, a.t.cp.Origin); err == nil {
+			a.keys = NewKeys(first.Log, first.Recovery)
+		}
+	case a.keys != nil && IsRotate(data):
+		_ = a.keys.Add(i, data)
+	}
+}
+
+// trust returns the tree's trust with the keys that signed older heads.
+func (a *audit) trust() *Trust {
+	if a.keys != nil && a.t.trust != nil {
+		if t, err := a.t.trust.Following(a.keys); err == nil {
+			return t
+		}
+	}
+	return a.t.trust
 }
 
 // compare reads a stored tile and notes if it differs from the computed one.
@@ -319,12 +344,7 @@ func (a *audit) keptHead(ctx context.Context, o vault.Object) error {
 	if err != nil {
 		return ignoreDamage(err)
 	}
-	var cp Checkpoint
-	if a.t.trust != nil {
-		cp, err = ParseCheckpoint(raw, a.t.trust)
-	} else {
-		cp, err = parseNote(raw)
-	}
+	cp, err := a.parse(raw)
 	switch {
 	case err != nil:
 		a.report(Problem{Name: o.Name, Code: ProblemWrong, Expected: "a signed checkpoint", Got: err.Error()})
@@ -344,6 +364,14 @@ func (a *audit) keptHead(ctx context.Context, o vault.Object) error {
 		a.report(Problem{Name: o.Name, Code: ProblemForked, Expected: "root " + root.String(), Got: "root " + cp.Root.String()})
 	}
 	return nil
+}
+
+// parse verifies a head, if there is trust to verify it with.
+func (a *audit) parse(raw []byte) (Checkpoint, error) {
+	if trust := a.trust(); trust != nil {
+		return ParseCheckpoint(raw, trust)
+	}
+	return parseNote(raw)
 }
 
 // cosignature checks a cosignature over the head that the log had at its size.
@@ -388,12 +416,7 @@ func (a *audit) grown(ctx context.Context) (bool, error) {
 	if bytes.Equal(raw, a.t.cp.Raw) {
 		return false, nil
 	}
-	var now Checkpoint
-	if a.t.trust != nil {
-		now, err = ParseCheckpoint(raw, a.t.trust)
-	} else {
-		now, err = parseNote(raw)
-	}
+	now, err := a.parse(raw)
 	if err != nil || now.Size < a.t.cp.Size || now.Size == a.t.cp.Size && now.Root != a.t.cp.Root {
 		got := fmt.Sprintf("size %d", now.Size)
 		if err != nil {

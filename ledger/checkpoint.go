@@ -23,16 +23,20 @@ func (c Checkpoint) body() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
 }
 
-// ParseCheckpoint verifies a signed checkpoint: t.Log must have signed it, its
+// ParseCheckpoint verifies a signed checkpoint: t.Log must have signed it (or,
+// if t followed rotations, the key in force at the checkpoint's size), its
 // origin must be t.Origin, a signature by any other key of t must be valid,
 // signatures by unknown keys are ignored. It accepts one spelling only, the
 // one that encoding gives. Errors wrap ErrUnsigned or ErrNoTrust.
 func ParseCheckpoint(raw []byte, t *Trust) (Checkpoint, error) {
-	log, all, err := t.verifiers()
+	if t == nil || t.Log == "" || t.Origin == "" {
+		return Checkpoint{}, ErrNoTrust
+	}
+	cp, err := parseNote(raw)
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	cp, err := parseNote(raw)
+	log, all, err := t.verifiers(cp.Size)
 	if err != nil {
 		return Checkpoint{}, err
 	}

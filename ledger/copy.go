@@ -30,6 +30,9 @@ func (l *Log) fence(ctx context.Context) error {
 		return nil
 	}
 	cp, err := ParseCheckpoint(raw, l.trust)
+	if errors.Is(err, ErrUnsigned) {
+		cp, err = l.formerHead(ctx, raw, err)
+	}
 	if err != nil {
 		return fmt.Errorf("the vault's %s: %w", name, err)
 	}
@@ -45,6 +48,32 @@ func (l *Log) fence(ctx context.Context) error {
 	}
 	l.copied, l.copiedRaw = cp.Size, raw
 	return nil
+}
+
+// formerHead accepts a head that the copy was left with when a rotation stood in
+// the record already: the first rotate entry that the copy lacks names its key.
+// why is returned if there is none.
+func (l *Log) formerHead(ctx context.Context, raw []byte, why error) (Checkpoint, error) {
+	head, err := parseNote(raw)
+	if err != nil || head.Size >= l.cp.Size {
+		return Checkpoint{}, why
+	}
+	trust := *l.trust
+	trust.Log = ""
+	err = newTree(l.cfg.Record, l.cfg.Prefix, l.cp).Entries(ctx, head.Size, l.cp.Size, func(_ int64, data []byte) error {
+		if trust.Log != "" || !IsRotate(data) {
+			return nil
+		}
+		e, err := decodeRotate(data)
+		if err == nil {
+			trust.Log = e.Old
+		}
+		return err
+	})
+	if err != nil || trust.Log == "" {
+		return Checkpoint{}, errors.Join(why, err)
+	}
+	return ParseCheckpoint(raw, &trust)
 }
 
 // copyOut brings the copy from l.copied, which fence has set, to the record's

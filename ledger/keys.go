@@ -27,6 +27,8 @@ type Trust struct {
 	Quorum    int        `toml:"quorum"`     // witnesses that must have cosigned
 	KnownSize int64      `toml:"known_size"` // a size that the ledger had already
 	KnownRoot string     `toml:"known_root"` // its root in hex, "" = not known
+
+	rotations []Rotation // followed to reach Log; see Following
 }
 
 // TrustKey is a named verifier key.
@@ -108,15 +110,13 @@ func parseSignerKey(skey string) (signerKey, error) {
 	return k, nil
 }
 
-// verifiers returns the log's verifier, and with it those of all cosignature
-// keys. Copies may also be listed with the note keys of their own logs; these
-// do not count as cosigners.
-func (t *Trust) verifiers() (log note.Verifier, all []note.Verifier, err error) {
-	if t == nil || t.Log == "" || t.Origin == "" {
-		return nil, nil, ErrNoTrust
-	}
-	if log, err = note.NewVerifier(t.Log); err != nil {
-		return nil, nil, fmt.Errorf("ledger key %q: %w", t.Log, err)
+// verifiers returns the verifier of the log's heads of a size, and with it those
+// of all cosignature keys. Copies may also be listed with the note keys of their
+// own logs; these do not count as cosigners.
+func (t *Trust) verifiers(size int64) (log note.Verifier, all []note.Verifier, err error) {
+	vkey := t.at(size)
+	if log, err = note.NewVerifier(vkey); err != nil {
+		return nil, nil, fmt.Errorf("ledger key %q: %w", vkey, err)
 	}
 	all = []note.Verifier{log}
 	for _, k := range slices.Concat(t.Copies, t.Witnesses) {
@@ -150,7 +150,13 @@ func UnpinnedTrust(ctx context.Context, r vault.Reader, prefix string) (*Trust, 
 	if err != nil {
 		return nil, err
 	}
-	first, err := entry.Decode(list[0])
+	return firstTrust(list[0], body.Origin)
+}
+
+// firstTrust returns what a log's first entry says. A copy log's does not say
+// the log's origin.
+func firstTrust(data []byte, origin string) (*Trust, error) {
+	first, err := entry.Decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("first entry: %w", err)
 	}
@@ -158,7 +164,7 @@ func UnpinnedTrust(ctx context.Context, r vault.Reader, prefix string) (*Trust, 
 	case *entry.Init:
 		return &Trust{Log: e.Key, Recovery: e.Recovery, Origin: e.Origin}, nil
 	case *entry.CopyInit:
-		return &Trust{Log: e.Key, Origin: body.Origin}, nil
+		return &Trust{Log: e.Key, Origin: origin}, nil
 	}
 	return nil, fmt.Errorf("first entry: type %q, expected %q or %q", first.Type(), entry.TypeInit, entry.TypeCopyInit)
 }

@@ -324,6 +324,9 @@ func (l *Log) loadTree(ctx context.Context) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
+	if tree.trust.Log != l.trust.Log {
+		return nil, fmt.Errorf("opening the ledger: %w: its key was rotated to %s", ErrUnsigned, tree.trust.Log)
+	}
 	first := l.cp.Raw == nil
 	if !first && !bytes.Equal(tree.cp.Raw, l.cp.Raw) && !bytes.Equal(tree.cp.Raw, l.signed.Raw) {
 		return nil, l.stop()

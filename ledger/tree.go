@@ -48,7 +48,8 @@ func newTree(r vault.Reader, prefix string, cp Checkpoint) *Tree {
 }
 
 // OpenTree reads the published checkpoint and verifies it: its signature by
-// t.Log, its origin, and that t's known size and root lie on its chain. Errors
+// t.Log or by a key that rotate entries lead to from there (see Keys), its
+// origin, and that t's known size and root lie on its chain. Errors
 // wrap ErrNoTrust, ErrNoLedger, ErrUnsigned, ErrBehind, ErrForked or the store's.
 func OpenTree(ctx context.Context, r vault.Reader, prefix string, t *Trust) (*Tree, error) {
 	if t == nil {
@@ -60,6 +61,14 @@ func OpenTree(ctx context.Context, r vault.Reader, prefix string, t *Trust) (*Tr
 	}
 	name := vault.CheckpointName(prefix)
 	cp, err := ParseCheckpoint(raw, t)
+	if errors.Is(err, ErrUnsigned) && !bears(raw, t.Log) {
+		// Where no rotate entry leads on either, the first error says why.
+		if head, next, ferr := follow(ctx, r, prefix, raw, t); ferr == nil {
+			cp, t, err = head, next, nil
+		} else {
+			err = fmt.Errorf("%w; %w", err, ferr)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -93,6 +102,10 @@ func OpenTreeAt(_ context.Context, r vault.Reader, prefix string, cp Checkpoint)
 	}
 	return newTree(r, prefix, cp), nil
 }
+
+// Trust returns the trust that the tree was opened with, and the rotations that
+// it took; nil for a tree of OpenTreeAt.
+func (t *Tree) Trust() *Trust { return t.trust }
 
 // Checkpoint returns the head that the tree was opened at.
 func (t *Tree) Checkpoint() Checkpoint { return t.cp }

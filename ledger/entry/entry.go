@@ -33,6 +33,7 @@ package entry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"logvault/vault"
@@ -222,6 +223,16 @@ func Encode(e Entry) ([]byte, error) {
 		return nil, &FieldError{Type: e.Type(), Err: err}
 	}
 	return data, nil
+}
+
+// Unsigned returns the canonical form of an encoded entry without its member
+// signature: what the signature of a rotate, release or clock entry is over.
+func Unsigned(data []byte) ([]byte, error) {
+	all, err := parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return appendObject(nil, slices.DeleteFunc(all, func(m member) bool { return m.name == "signature" })), nil
 }
 
 // Decode parses an entry strictly: for every data that it accepts, Encode

@@ -455,3 +455,19 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	}
 }
+
+// TestUnsigned: the signature is over every byte of the entry but its own member.
+func TestUnsigned(t *testing.T) {
+	for _, in := range []string{
+		`{"actor":"admin","signature":"AA==","time":"x","v":1}`,
+		`{"actor":"admin","time":"x","v":1}`,
+	} {
+		got, err := Unsigned([]byte(in))
+		if err != nil || string(got) != `{"actor":"admin","time":"x","v":1}` {
+			t.Errorf("%s: %s, %v", in, got, err)
+		}
+	}
+	if _, err := Unsigned([]byte(`{"v": 1}`)); !errors.Is(err, ErrNotCanonical) {
+		t.Errorf("not canonical: error %v", err)
+	}
+}

@@ -194,8 +194,8 @@ type Disclosure struct {
 	Segments int64 // segments searched
 }
 
-// Rotate names the ledger key that signs from the next checkpoint on. The
-// checkpoint that first covers it is still signed by the key named in By.
+// Rotate names the ledger key that signs every checkpoint that covers it. Its
+// own signature, by the key named in By, is what makes that key the next one.
 type Rotate struct {
 	Header
 	Old, New  string // note verifier keys
