@@ -102,6 +102,9 @@ func (p *pass) destination(ctx context.Context) error {
 
 // lastHeld finds the last held entry of the copy log.
 func (p *pass) lastHeld(ctx context.Context) error {
+	if p.o.Copy == nil {
+		return nil
+	}
 	log := p.o.Copy.Tree()
 	for i := log.Size() - 1; i >= 0; i-- {
 		data, err := log.Entry(ctx, i)

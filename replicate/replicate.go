@@ -94,7 +94,8 @@ type Options struct {
 	// Trust pins the ledger key. Its known size and root are points that the
 	// source must contain. Trust.Copies holds the keys of the source's copy logs.
 	Trust *ledger.Trust
-	// Copy is the copy's own log, opened for appending; its key is the copy's.
+	// Copy is the copy's own log, opened for appending; its key is the copy's. Nil
+	// is a destination that vouches for nothing: a primary that is being rebuilt.
 	Copy *ledger.Log
 	// CosignKey signs the heads that the copy holds in full.
 	CosignKey string
@@ -144,8 +145,8 @@ type Summary struct {
 // Run makes one pass. It is idempotent, and may be repeated after any error.
 // The summary counts what was done also when an error is returned.
 func Run(ctx context.Context, o Options) (Summary, error) {
-	if o.From == nil || o.To == nil || o.Trust == nil || o.Copy == nil || o.Now == nil || o.Log == nil {
-		return Summary{}, errors.New("replicate: source, destination, trust, copy log, clock or log not given")
+	if o.From == nil || o.To == nil || o.Trust == nil || o.Now == nil || o.Log == nil {
+		return Summary{}, errors.New("replicate: source, destination, trust, clock or log not given")
 	}
 	if o.Jobs <= 0 {
 		o.Jobs = 4
