@@ -78,6 +78,7 @@ const (
 	codeNeedsNewer      = "needs-newer"
 	codeRolledBack      = "rolled-back"
 	codeForked          = "forked"
+	codeRotated         = "rotated"
 	codeTruncated       = "truncated"
 	codeBehind          = "behind"
 	codeNotCosigned     = "not-cosigned"
@@ -117,6 +118,7 @@ var Codes = []Code{
 	{codeNeedsNewer, Error, "A marker, an entry or a sealed index is of a version, type or critical member that this program does not know.", "Verify with a newer logvault."},
 	{codeRolledBack, Error, "The history ends before a point that was seen, cosigned or held earlier.", "Entries were removed from the end. Compare with another copy; keep this one as evidence."},
 	{codeForked, Error, "Two signed histories of the same ledger disagree.", "The signing key signed twice. Treat it as stolen; compare the copies entry by entry."},
+	{codeRotated, Note, "The ledger is signed by a later key than the pinned one, and signed rotate entries lead from one to the other. A warning if the recovery key signed one of them.", "Ask whoever runs the gateway whether this was meant, then take the new trust file."},
 	{codeTruncated, Error, "An object is a beginning of what it should be.", "Replace it by the same object of another copy."},
 	{codeBehind, Warning, "This replica is an honest earlier state of the copy it was compared with.", "Run replicate."},
 	{codeNotCosigned, Warning, "The end of the history is not cosigned by as many pinned keys as the quorum asks. An error if the oldest such entry is older than seven days.", "Run replicate, or look after the witness that is silent."},

@@ -56,8 +56,9 @@ const checkpointName = vault.LedgerPrefix + "checkpoint"
 // trust file are compared later, as findings. Signature lines that nobody
 // vouches for are refused: they would be bytes that nothing covers.
 func openAt(ctx context.Context, r vault.Reader, prefix string, t *ledger.Trust) (*ledger.Tree, error) {
-	t = &ledger.Trust{Log: t.Log, Recovery: t.Recovery, Origin: t.Origin, Copies: t.Copies, Witnesses: t.Witnesses, Quorum: t.Quorum}
-	tree, err := ledger.OpenTree(ctx, r, prefix, t)
+	unknowing := *t
+	unknowing.KnownSize, unknowing.KnownRoot = 0, ""
+	tree, err := ledger.OpenTree(ctx, r, prefix, &unknowing)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +73,35 @@ func vouched(cp ledger.Checkpoint) error {
 		return fmt.Errorf("checkpoint: %d signature lines, %d of them by pinned keys", n, want)
 	}
 	return nil
+}
+
+// rotations takes over the keys that the rotate entries name, so that the heads
+// of every time are checked with their own. It is called once the entries are
+// read; the checkpoint was accepted before, by the pinned key or by one that it
+// leads to.
+func (a *audit) rotations() {
+	if a.hist.signers == nil {
+		return // which is reported
+	}
+	pinned := a.o.Trust.Log
+	trust, err := a.o.Trust.Following(a.hist.signers)
+	if err != nil {
+		a.find(codeBadEntry, "", 0, "init and rotate entries: "+err.Error())
+		return
+	}
+	a.o.Trust = trust
+	if trust.Log == pinned {
+		return
+	}
+	list := trust.Rotations()
+	from := slices.IndexFunc(list, func(r ledger.Rotation) bool { return r.Old == pinned })
+	for _, r := range list[from:] {
+		f := Finding{Code: codeRotated, Level: Note, Entry: r.Index, Detail: fmt.Sprintf("by the %s key, accepted with the hash %s; the key now", r.By, r.Hash), Expected: r.Old, Got: r.New}
+		if r.By == entry.RotateRecovery {
+			f.Level = Warning
+		}
+		a.emit(f)
+	}
 }
 
 // auditFiles has the ledger recompute every tile and bundle under a prefix, and

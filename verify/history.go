@@ -26,6 +26,7 @@ type history struct {
 	next int64 // entries scanned
 
 	init      *entry.Init
+	signers   *ledger.Keys         // the succession of ledger keys; nil before init
 	auditors  []string             // of the policy in force
 	window    *window.Window       // dates
 	keys      map[int64]*periodKey // by entry index
@@ -219,7 +220,13 @@ func (h *history) add(i int64, data []byte) {
 	}
 	switch e := e.(type) {
 	case *entry.Init:
-		h.init = e
+		h.init, h.signers = e, ledger.NewKeys(e.Key, e.Recovery)
+	case *entry.Rotate:
+		if h.signers == nil {
+			h.wrong(i, "rotate entry before init")
+		} else if err := h.signers.Add(i, data); err != nil {
+			h.wrong(i, "rotate entry: %v", err)
+		}
 	case *entry.Policy:
 		h.auditors = e.Auditors
 	case *entry.Key:

@@ -234,6 +234,7 @@ func (a *audit) run(ctx context.Context) {
 	a.known(ctx)
 	a.hist = newHistory(a)
 	whole := a.hist.scan(ctx, a.tree, 0)
+	a.rotations()
 	a.marker(ctx)
 	a.heads(ctx)
 	a.copyLogs(ctx)
