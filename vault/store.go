@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -16,6 +17,9 @@ var (
 	ErrConflict = errors.New("object exists with other content")
 	// ErrNoVault says that there is no vault at the place: absent, empty or not mounted.
 	ErrNoVault = errors.New("no vault here")
+	// ErrUnreachable says that the machine or the line to a store is down. It
+	// passes: what was begun may be tried again.
+	ErrUnreachable = errors.New("the store does not answer")
 	// ErrNotEmpty says that a place for a new vault holds something already.
 	ErrNotEmpty = errors.New("not empty")
 )
@@ -92,6 +96,14 @@ const (
 	LevelFlag Level = "flag"       // FS_IMMUTABLE: against everybody but root of that machine
 	LevelLock Level = "objectlock" // S3 Object Lock in COMPLIANCE mode: against everybody, until the date
 )
+
+// levels is the order of the levels.
+var levels = []Level{LevelNone, LevelMode, LevelFlag, LevelLock}
+
+// Weaker reports whether l protects less than other. An unknown level counts as none.
+func (l Level) Weaker(other Level) bool {
+	return slices.Index(levels, l) < slices.Index(levels, other)
+}
 
 // Protector is a store that can make its objects immutable.
 type Protector interface {

@@ -16,7 +16,7 @@ import (
 	"logvault/vault"
 )
 
-// buffers holds copy buffers, two of which a comparison needs at a time.
+// buffers holds copy buffers.
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // Put stores size bytes of body under name, create-exclusive; see vault.Writer.
@@ -40,7 +40,7 @@ func (s *Store) Put(ctx context.Context, name string, size int64, body io.Reader
 	if size < 0 {
 		return fmt.Errorf("storing %s: size %d, expected 0 or more", name, size)
 	}
-	body = &exactReader{ctx: ctx, r: body, left: size}
+	body = vault.Exactly(ctx, body, size)
 	err = s.putSame(name, size, body)
 	if errors.Is(err, vault.ErrNotExist) {
 		err = s.putNew(name, size, body)
@@ -87,7 +87,7 @@ func (s *Store) putSame(name string, size int64, body io.Reader) error {
 		return err
 	}
 	defer f.Close() // opened for reading: nothing to lose
-	same, err := sameBytes(f, body)
+	same, err := vault.Same(f, body)
 	if err != nil {
 		return err
 	}
@@ -98,28 +98,6 @@ func (s *Store) putSame(name string, size int64, body io.Reader) error {
 		return err
 	}
 	return s.publish(name, func(string) error { return nil })
-}
-
-// sameBytes reads both to the end and reports whether they are equal.
-func sameBytes(a, b io.Reader) (bool, error) {
-	bufA, bufB := buffers.Get().(*[bufferSize]byte), buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(bufA)
-	defer buffers.Put(bufB)
-	same := true
-	for {
-		na, errA := io.ReadFull(a, bufA[:])
-		nb, errB := io.ReadFull(b, bufB[:])
-		for _, err := range []error{errA, errB} {
-			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-				return false, err
-			}
-		}
-		same = same && bytes.Equal(bufA[:na], bufB[:nb])
-		if errB != nil {
-			// The body is at its end, and so its size has been checked.
-			return same && errA != nil, nil
-		}
-	}
 }
 
 // Replace atomically gives a mutable name new content; see vault.Head.
@@ -133,7 +111,7 @@ func (s *Store) Replace(ctx context.Context, name string, data []byte) error {
 	if !vault.IsMutable(name) {
 		return fmt.Errorf("replacing %.200q: not a mutable name", name)
 	}
-	body := &exactReader{ctx: ctx, r: bytes.NewReader(data), left: int64(len(data))}
+	body := vault.Exactly(ctx, bytes.NewReader(data), int64(len(data)))
 	temp, err := s.writeTemp(name, headPerm, body)
 	if err == nil {
 		err = s.publish(name, func(newname string) error { return s.fsys.Rename(temp, newname) })
@@ -335,7 +313,8 @@ func (s *Store) RemoveTail(ctx context.Context, name string) error {
 //
 //	unlink(name) syncdir(dir) rmdir(dir)…
 //
-// The sync is the commit point. It is done for an absent name too, which an
+// Flags that Protect set are cleared first, which needs its capability. The sync
+// is the commit point. It is done for an absent name too, which an
 // earlier call may have unlinked just before a crash. Directories left empty go
 // after it; one that comes back is harmless.
 func (s *Store) Remove(ctx context.Context, name string) error {
@@ -358,7 +337,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 }
 
 func (s *Store) remove(name string) error {
-	err := s.fsys.Remove(s.path(name))
+	err := s.unlink(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -380,7 +359,7 @@ func (s *Store) prune(dir string, levels int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ; levels > 0; levels-- {
-		if s.fsys.Remove(s.path(dir)) != nil {
+		if s.unlink(dir) != nil {
 			return
 		}
 		delete(s.known, dir)
@@ -431,40 +410,4 @@ func (s *Store) sweepDir(ctx context.Context, dir string) (int, error) {
 		swept++
 	}
 	return swept, nil
-}
-
-// exactReader reads exactly left bytes from r and then demands its end. It also
-// ends when ctx does.
-type exactReader struct {
-	ctx  context.Context
-	r    io.Reader
-	left int64
-}
-
-func (e *exactReader) Read(p []byte) (int, error) {
-	if err := e.ctx.Err(); err != nil {
-		return 0, err
-	}
-	if e.left == 0 {
-		return 0, e.end()
-	}
-	n, err := e.r.Read(p[:min(int64(len(p)), e.left)])
-	e.left -= int64(n)
-	if err == io.EOF && e.left > 0 {
-		return n, fmt.Errorf("body ended %d bytes before its stated size", e.left)
-	}
-	if err == io.EOF {
-		err = nil // the next call checks the end
-	}
-	return n, err
-}
-
-// end returns io.EOF if r is at its end.
-func (e *exactReader) end() error {
-	var one [1]byte
-	_, err := io.ReadFull(e.r, one[:])
-	if err == nil {
-		return errors.New("body is longer than its stated size")
-	}
-	return err
 }
