@@ -44,6 +44,7 @@ func TestConformance(t *testing.T) {
 		"Unlinked":    testUnlinked,
 		"Dirs":        testDirs,
 		"Stat":        testStat,
+		"Flags":       testFlags,
 		"Lock":        testLock,
 		"Space":       testSpace,
 		"Concurrent":  testConcurrent,
@@ -406,6 +407,46 @@ func testStat(t *testing.T, fsys FS, dir string) {
 		t.Errorf("File.Stat: %s %d", info.Name(), info.Size())
 	}
 	must(t, f.Close())
+}
+
+// testFlags needs a process that may set flags and a disk that has them; where
+// the real one has not, it must say which of the two is missing.
+func testFlags(t *testing.T, fsys FS, dir string) {
+	put(t, fsys, dir+"/f", "12345")
+	must(t, fsys.Mkdir(dir+"/d", 0o755))
+	put(t, fsys, dir+"/d/kept", "k")
+	if err := fsys.SetFlags(dir+"/f", FlagImmutable, 0); err != nil {
+		if fsys != OS || !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
+			t.Fatal(err)
+		}
+		t.Logf("this machine: %v", err)
+		return
+	}
+	t.Cleanup(func() { fsys.SetFlags(dir+"/f", 0, FlagImmutable); fsys.SetFlags(dir+"/d", 0, FlagAppend) })
+	must(t, fsys.SetFlags(dir+"/d", FlagAppend, 0))
+	for name, want := range map[string]Flags{"/f": FlagImmutable, "/d": FlagAppend, "/d/kept": 0} {
+		if got, err := fsys.Flags(dir + name); err != nil || got != want {
+			t.Errorf("flags of %s: %x, %v, expected %x", name, got, err, want)
+		}
+	}
+	put(t, fsys, dir+"/d/new", "n")
+	put(t, fsys, dir+"/g", "g")
+	_, err := fsys.OpenRW(dir + "/f")
+	for what, err := range map[string]error{
+		"OpenRW": err, "Chmod": fsys.Chmod(dir+"/f", 0o600), "Link": fsys.Link(dir+"/f", dir+"/h"), "Remove": fsys.Remove(dir + "/f"),
+		"Rename": fsys.Rename(dir+"/f", dir+"/h"), "Rename over": fsys.Rename(dir+"/g", dir+"/f"),
+		"Remove below": fsys.Remove(dir + "/d/kept"), "Rename below": fsys.Rename(dir+"/d/kept", dir+"/h"),
+		"Rename over, below": fsys.Rename(dir+"/g", dir+"/d/kept"), "Rename of the directory": fsys.Rename(dir+"/d", dir+"/e"),
+	} {
+		wantErr(t, what, err, fs.ErrPermission)
+	}
+	must(t, fsys.SetFlags(dir+"/f", 0, FlagImmutable))
+	must(t, fsys.SetFlags(dir+"/d", 0, FlagAppend))
+	must(t, fsys.Remove(dir+"/f"))
+	must(t, fsys.Remove(dir+"/d/kept"))
+	_, err = fsys.Flags(dir + "/f")
+	wantErr(t, "Flags of nothing", err, fs.ErrNotExist)
+	wantErr(t, "SetFlags of nothing", fsys.SetFlags(dir+"/f", FlagImmutable, 0), fs.ErrNotExist)
 }
 
 func testLock(t *testing.T, fsys FS, dir string) {

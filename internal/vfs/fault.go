@@ -22,6 +22,8 @@ const (
 	OpReadDir  Op = "readdir"
 	OpStat     Op = "stat"
 	OpChmod    Op = "chmod"
+	OpFlags    Op = "flags"
+	OpSetFlags Op = "setflags"
 	OpSyncDir  Op = "syncdir"
 	OpLock     Op = "lock"
 	OpWrite    Op = "write"
@@ -135,6 +137,18 @@ func (f *faultFS) Stat(name string) (info fs.FileInfo, err error) {
 
 func (f *faultFS) Chmod(name string, mode fs.FileMode) error {
 	return f.do(OpChmod, name, func() error { return f.base.Chmod(name, mode) })
+}
+
+func (f *faultFS) Flags(name string) (flags Flags, err error) {
+	err = f.do(OpFlags, name, func() (err error) {
+		flags, err = f.base.Flags(name)
+		return err
+	})
+	return flags, err
+}
+
+func (f *faultFS) SetFlags(name string, set, clear Flags) error {
+	return f.do(OpSetFlags, name, func() error { return f.base.SetFlags(name, set, clear) })
 }
 
 func (f *faultFS) SyncDir(name string) error {

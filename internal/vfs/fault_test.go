@@ -47,6 +47,11 @@ func TestFaultEachOp(t *testing.T) {
 			info, err := w.mem.Stat("/f")
 			return err == nil && info.Mode() == 0o440
 		}},
+		{OpFlags, "/f", func(w world) error { _, err := w.fsys.Flags("/f"); return err }, nil},
+		{OpSetFlags, "/f", func(w world) error { return w.fsys.SetFlags("/f", FlagImmutable, 0) }, func(w world) bool {
+			flags, err := w.mem.Flags("/f")
+			return err == nil && flags == FlagImmutable
+		}},
 		{OpSyncDir, "/", func(w world) error { return w.fsys.SyncDir("/") }, func(w world) bool { return w.mem.root.durable["f"] != nil }},
 		{OpLock, "/l", func(w world) error { _, err := w.fsys.Lock("/l"); return err }, nil},
 		{OpWrite, "/f", func(w world) error { _, err := w.file.Write([]byte("X")); return err }, content("Xata")},

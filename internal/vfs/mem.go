@@ -41,6 +41,7 @@ type node struct {
 	dir     bool
 	mode    fs.FileMode
 	modTime time.Time
+	flags   Flags
 	nlink   int // live names of a file
 	file    content
 	names   map[string]*node // live entries of a directory
@@ -195,6 +196,8 @@ func (m *Mem) open(name string, write bool) (File, error) {
 	n, err := m.find(name)
 	if err == nil && n.dir && write {
 		err = syscall.EISDIR
+	} else if err == nil && write && n.flags != 0 {
+		err = syscall.EPERM
 	}
 	if err != nil {
 		return nil, pathError("open", name, err)
@@ -252,7 +255,7 @@ func (m *Mem) Link(oldname, newname string) error {
 	at, err := m.place(newname)
 	switch {
 	case err != nil:
-	case n.dir:
+	case n.dir || n.flags != 0:
 		err = syscall.EPERM
 	case at.dir.names[at.name] != nil:
 		err = syscall.EEXIST
@@ -293,6 +296,8 @@ func (m *Mem) rename(oldname, newname string, replace bool) error {
 		err = syscall.EEXIST // package os never replaces a directory
 	case old != nil && !old.dir && n.dir:
 		err = syscall.ENOTDIR
+	case from.fixed() || old != nil && to.fixed():
+		err = syscall.EPERM
 	}
 	if err != nil {
 		return linkError("rename", oldname, newname, err)
@@ -327,6 +332,8 @@ func (m *Mem) Remove(name string) error {
 		switch {
 		case n == nil:
 			err = syscall.ENOENT
+		case at.fixed():
+			err = syscall.EPERM
 		case n.dir && len(n.names) > 0:
 			err = syscall.ENOTEMPTY
 		}
@@ -372,11 +379,45 @@ func (m *Mem) Chmod(name string, mode fs.FileMode) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n, err := m.find(name)
+	if err == nil && n.flags != 0 {
+		err = syscall.EPERM
+	}
 	if err != nil {
 		return pathError("chmod", name, err)
 	}
 	n.mode = n.mode&^fs.ModePerm | mode.Perm()
 	return nil
+}
+
+// Flags tells the flags of a file or directory.
+func (m *Mem) Flags(name string) (Flags, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.find(name)
+	if err != nil {
+		return 0, pathError("flags", name, err)
+	}
+	return n.flags, nil
+}
+
+// SetFlags sets and clears flags, as for a process that has the capability. They
+// survive a crash at once.
+func (m *Mem) SetFlags(name string, set, clear Flags) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.find(name)
+	if err != nil {
+		return pathError("flags", name, err)
+	}
+	n.flags = n.flags&^clear | set
+	return nil
+}
+
+// fixed reports whether flags forbid that an existing name is moved, replaced
+// or removed.
+func (d dentry) fixed() bool {
+	n := d.dir.names[d.name]
+	return d.dir.flags != 0 || n != nil && n.flags != 0
 }
 
 // SyncDir makes the names within a directory durable.

@@ -125,7 +125,7 @@ func (c *cloner) clone(n *node) *node {
 	if done := c.nodes[n]; done != nil {
 		return done
 	}
-	cl := &node{dir: n.dir, mode: n.mode, modTime: n.modTime}
+	cl := &node{dir: n.dir, mode: n.mode, modTime: n.modTime, flags: n.flags}
 	c.nodes[n] = cl
 	if !n.dir {
 		cl.file = c.crashed(&n.file)

@@ -45,6 +45,16 @@ type File interface {
 	Name() string
 }
 
+// Flags are attributes of a file or directory that bind root too, until they
+// are cleared; linux/fs.h gives them their values.
+type Flags uint32
+
+// The flags that logvault uses.
+const (
+	FlagImmutable Flags = 0x10 // no write, link, rename, removal or change of mode
+	FlagAppend    Flags = 0x20 // of a directory: names can be made, but not moved or removed
+)
+
 // Space is the room of a file system in bytes, for unprivileged writers.
 type Space struct {
 	Total, Free int64
@@ -78,6 +88,12 @@ type FS interface {
 	Stat(name string) (fs.FileInfo, error)
 	// Chmod sets the permission bits.
 	Chmod(name string, mode fs.FileMode) error
+	// Flags tells which of the flags below a file or directory has. A file
+	// system without flags gives errors.ErrUnsupported.
+	Flags(name string) (Flags, error)
+	// SetFlags sets some flags, clears others and keeps all the rest, also those
+	// unknown here. It needs CAP_LINUX_IMMUTABLE, else fs.ErrPermission.
+	SetFlags(name string, set, clear Flags) error
 	// SyncDir makes the names within a directory durable: all that were made,
 	// moved or removed there before the call.
 	SyncDir(name string) error

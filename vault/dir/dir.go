@@ -48,11 +48,13 @@ const (
 )
 
 // Store is a directory store. It implements vault.Reader, vault.Writer,
-// vault.Head and vault.Remover and is safe for concurrent use.
+// vault.Head, vault.Protector and vault.Remover and is safe for concurrent use.
 type Store struct {
 	fsys    vfs.FS
 	root    string
 	isVault bool // opened by Create or Open: the root must go on looking like a vault
+
+	setFlags bool // set by UseFlags
 
 	temps atomic.Uint64 // the number of the last temporary file
 
