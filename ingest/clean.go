@@ -35,7 +35,8 @@ func (s *Spool) tidy() error {
 	return s.sweep()
 }
 
-// forgetOld drops generations that ended, were sealed and released 24 hours ago.
+// forgetOld drops generations that ended, were sealed and released 24 hours ago,
+// and the streams that are over and have no other.
 func (s *Spool) forgetOld() error {
 	before := s.cfg.Now().Add(-keepFor)
 	for _, st := range s.table.order {
@@ -55,6 +56,7 @@ func (s *Spool) forgetOld() error {
 			s.appendMeta(func(b []byte) []byte { return appendForget(b, recForget, g.genKey) })
 		}
 	}
+	s.table.dropOver()
 	return nil
 }
 

@@ -13,120 +13,192 @@ import (
 // maxName bounds the name of a stream and a metadata key, in bytes.
 const maxName = 32 << 10
 
-// record makes metadata records durable: it reserves need bytes, lets change
-// update the tables and write its records into one group, and syncs it.
-func (s *Spool) record(ctx context.Context, need int, p purpose, change func() error) error {
+// Record makes changes of the tables, all or none of them: durable on return.
+// Together they fit a group of 1 MiB.
+//
+//	one group, fdatasync   | crash before: none of them; after: all
+//
+// Errors: ErrNoStream (of Rename or End; Over ignores what is unknown), and
+// vault.ErrFull: there is no room, or the table would grow beyond its limit.
+// What ends a generation is taken by a full spool too, because it lets the
+// sealer free room; whoever ends them without end uses up the sealer's reserve.
+func (s *Spool) Record(ctx context.Context, c vault.Changes) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	need, err := changesSize(c)
+	if err != nil {
+		return err
+	}
+	room := forIntake
+	if len(c.End)+len(c.Over) > 0 {
+		room = forRecords
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.reserve(need, p); err != nil {
+	if err := s.reserve(need, room); err != nil {
 		return err
 	}
-	if err := change(); err != nil {
+	if err := s.checkChanges(c); err != nil {
 		return err
 	}
+	if grow := s.growth(c); grow > 0 && room == forIntake {
+		if err := s.mayGrow(grow); err != nil {
+			return err
+		}
+	}
+	s.change(c)
 	return s.syncTo(s.last())
+}
+
+// changesSize returns the bytes of the records of changes, at most.
+func changesSize(c vault.Changes) (need int, err error) {
+	for _, list := range [][]vault.StreamInfo{c.Add, c.Rename} {
+		for _, info := range list {
+			if len(info.Name) > maxName {
+				return 0, fmt.Errorf("stream %s: name of %d bytes, expected at most %d", info.ID, len(info.Name), maxName)
+			}
+			need += 512 + len(info.Name)
+		}
+	}
+	for _, info := range c.Add {
+		if err := info.Source.Valid(); err != nil {
+			return 0, fmt.Errorf("adding stream %s: %w", info.ID, err)
+		}
+	}
+	for _, e := range c.End {
+		if e.Gen < 0 || e.Gen >= maxOffset {
+			return 0, fmt.Errorf("ending generation %d of stream %s: expected 0 to %d", e.Gen, e.Stream, int64(maxOffset-1))
+		}
+		need += 512
+	}
+	need += (recordHead + 16) * len(c.Over)
+	for _, kv := range c.Set {
+		if len(kv.Key) > maxName {
+			return 0, fmt.Errorf("metadata key of %d bytes, expected at most %d", len(kv.Key), maxName)
+		}
+		need += recordHead + 4 + len(kv.Key) + len(kv.Value)
+	}
+	return need, nil
+}
+
+// checkChanges finds what forbids changes, before any is made. mu is held.
+func (s *Spool) checkChanges(c vault.Changes) error {
+	added := map[vault.StreamID]bool{}
+	for _, info := range c.Add {
+		added[info.ID] = true
+		if st := s.table.stream(info.ID); st != nil && st.Source != info.Source {
+			return fmt.Errorf("adding stream %s: source %s, expected %s", info.ID, info.Source, st.Source)
+		}
+	}
+	known := func(id vault.StreamID) error {
+		if s.table.stream(id) == nil && !added[id] {
+			return fmt.Errorf("%w: %s", ErrNoStream, id)
+		}
+		return nil
+	}
+	for _, info := range c.Rename {
+		if err := known(info.ID); err != nil {
+			return err
+		}
+	}
+	for _, e := range c.End {
+		if err := known(e.Stream); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// growth returns by how much changes make the table grow, at most. mu is held.
+func (s *Spool) growth(c vault.Changes) int {
+	n := 0
+	for _, info := range c.Add {
+		if s.table.stream(info.ID) == nil {
+			n += streamBytes + len(info.Name)
+		}
+	}
+	for _, info := range c.Rename {
+		n += len(info.Name)
+		if st := s.table.stream(info.ID); st != nil {
+			n -= len(st.Name)
+		}
+	}
+	for _, kv := range c.Set {
+		old, ok := s.table.kv[kv.Key]
+		if ok {
+			n -= len(kv.Key) + len(old) + kvBytes
+		}
+		if kv.Value != nil {
+			n += len(kv.Key) + len(kv.Value) + kvBytes
+		}
+	}
+	return n
+}
+
+// change makes changes that were checked and have room. mu is held.
+func (s *Spool) change(c vault.Changes) {
+	for _, info := range c.Add {
+		if s.table.stream(info.ID) == nil {
+			info.Name = bytes.Clone(info.Name)
+			s.appendMeta(s.table.addStream(info).streamRecord.append)
+		}
+	}
+	for _, info := range c.Rename {
+		st := s.table.stream(info.ID)
+		st.Name = bytes.Clone(info.Name)
+		s.appendMeta(st.streamRecord.append)
+	}
+	for _, e := range c.End {
+		s.endGeneration(s.table.stream(e.Stream), e.Gen)
+	}
+	for _, id := range c.Over {
+		if st := s.table.stream(id); st != nil {
+			st.over = true
+			s.appendMeta(st.appendOver)
+		}
+	}
+	for _, kv := range c.Set {
+		if kv.Value != nil {
+			kv.Value = append([]byte{}, kv.Value...)
+		}
+		s.table.setKV(kv)
+		s.appendMeta(func(b []byte) []byte { return appendKV(b, kv) })
+	}
+}
+
+func (s *Spool) endGeneration(st *stream, gen int64) {
+	if st.gen(gen) == nil && gen < st.nextGen {
+		return // over and forgotten
+	}
+	g := st.addGen(gen)
+	if !g.ended.IsZero() {
+		return
+	}
+	g.ended, g.unstable = s.cfg.Now(), nil
+	s.appendMeta(g.genRecord.append)
+	s.trim(g)
 }
 
 // AddStream makes a stream known, durably. Adding it again changes nothing.
 func (s *Spool) AddStream(ctx context.Context, info vault.StreamInfo) error {
-	if err := info.Source.Valid(); err != nil {
-		return fmt.Errorf("adding stream %s: %w", info.ID, err)
-	}
-	if len(info.Name) > maxName {
-		return fmt.Errorf("adding stream %s: name of %d bytes, expected at most %d", info.ID, len(info.Name), maxName)
-	}
-	return s.record(ctx, 512+len(info.Name), forIntake, func() error {
-		if st := s.table.stream(info.ID); st != nil {
-			if st.Source != info.Source {
-				return fmt.Errorf("adding stream %s: source %s, expected %s", info.ID, info.Source, st.Source)
-			}
-			return nil
-		}
-		if err := s.mayGrow(streamBytes + len(info.Name)); err != nil {
-			return err
-		}
-		info.Name = bytes.Clone(info.Name)
-		s.appendMeta(s.table.addStream(info).streamRecord.append)
-		return nil
-	})
+	return s.Record(ctx, vault.Changes{Add: []vault.StreamInfo{info}})
 }
 
 // RenameStream changes the name that later pieces of a stream carry, durably.
 func (s *Spool) RenameStream(ctx context.Context, id vault.StreamID, name []byte) error {
-	if len(name) > maxName {
-		return fmt.Errorf("renaming stream %s: name of %d bytes, expected at most %d", id, len(name), maxName)
-	}
-	return s.record(ctx, 512+len(name), forIntake, func() error {
-		st := s.table.stream(id)
-		if st == nil {
-			return fmt.Errorf("%w: %s", ErrNoStream, id)
-		}
-		if err := s.mayGrow(len(name)); err != nil {
-			return err
-		}
-		st.Name = bytes.Clone(name)
-		s.appendMeta(st.streamRecord.append)
-		return nil
-	})
+	return s.Record(ctx, vault.Changes{Rename: []vault.StreamInfo{{ID: id, Name: name}}})
 }
 
 // EndGeneration ends a generation, durably, with everything that was written to
 // it. What comes for it later is archived in the stream's conflict stream.
-// A full spool takes it too: it lets the sealer free room.
 func (s *Spool) EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error {
-	if gen < 0 || gen >= maxOffset {
-		return fmt.Errorf("ending generation %d of stream %s: expected 0 to %d", gen, id, int64(maxOffset-1))
-	}
-	return s.record(ctx, 512, forRecords, func() error {
-		st := s.table.stream(id)
-		if st == nil {
-			return fmt.Errorf("%w: %s", ErrNoStream, id)
-		}
-		if st.gen(gen) == nil && gen < st.nextGen {
-			return nil // over and forgotten
-		}
-		g := st.addGen(gen)
-		if !g.ended.IsZero() {
-			return nil
-		}
-		g.ended, g.unstable = s.cfg.Now(), nil
-		s.appendMeta(g.genRecord.append)
-		s.trim(g)
-		return nil
-	})
+	return s.Record(ctx, vault.Changes{End: []vault.Generation{{Stream: id, Gen: gen}}})
 }
 
-// SetMeta sets or, with a nil Value, removes metadata of others: durable on
-// return, and after a crash all of them or none. Together they fit a group of 1 MiB.
+// SetMeta sets or, with a nil Value, removes metadata of others, durably.
 func (s *Spool) SetMeta(ctx context.Context, kvs ...vault.KV) error {
-	need, grow := 0, 0
-	for _, kv := range kvs {
-		if len(kv.Key) > maxName {
-			return fmt.Errorf("metadata key of %d bytes, expected at most %d", len(kv.Key), maxName)
-		}
-		n := recordHead + 4 + len(kv.Key) + len(kv.Value)
-		if need += n; kv.Value != nil {
-			grow += n
-		}
-	}
-	return s.record(ctx, need, forIntake, func() error {
-		if grow > 0 {
-			if err := s.mayGrow(grow); err != nil {
-				return err
-			}
-		}
-		for _, kv := range kvs {
-			if kv.Value != nil {
-				kv.Value = append([]byte{}, kv.Value...)
-			}
-			s.table.setKV(kv)
-			s.appendMeta(func(b []byte) []byte { return appendKV(b, kv) })
-		}
-		return nil
-	})
+	return s.Record(ctx, vault.Changes{Set: kvs})
 }
 
 // Meta calls fn for the metadata whose key begins with prefix, in the order of

@@ -30,6 +30,7 @@ const (
 	recRuns      recordKind = 13 // footer: where a generation's bytes are in this file
 	recMetaAt    recordKind = 14 // footer: positions of the groups with metadata records
 	recUnstable  recordKind = 15 // in a footer's runs: bytes not covered by COMMIT or FILE_SYNC
+	recOver      recordKind = 16 // a stream gets no bytes any more
 )
 
 const recordHead = 5

@@ -36,6 +36,7 @@ func (s *Spool) start(ctx context.Context) error {
 			return fmt.Errorf("drawing a key: %w", err)
 		}
 	}
+	s.table.dropOver()
 	s.settle()
 	s.forgetPhantoms()
 	before := fileHeader{}

@@ -27,6 +27,7 @@ func newTable() *table {
 // stream is one file of a source, for life.
 type stream struct {
 	streamRecord
+	over bool   // gets no bytes any more: forgotten with its last generation
 	gens []*gen // by number
 }
 
@@ -143,6 +144,12 @@ func (t *table) set(kind recordKind, body []byte) error {
 		if st := t.streams[r.stream]; st != nil {
 			st.addGen(r.gen).genRecord = r
 		}
+	case recOver:
+		d := decoder{b: body}
+		if st := t.streams[d.stream()]; st != nil {
+			st.over = true
+		}
+		return d.end("over")
 	case recForget, recDone:
 		k, err := parseGenKey(body)
 		if err != nil {
@@ -184,6 +191,27 @@ func (t *table) forget(kind recordKind, k genKey) {
 	} else if g := st.gen(k.gen); g != nil {
 		g.intent = nil
 	}
+}
+
+// dropOver forgets the streams that are over and have no generation left, and
+// with each of them the stream of its conflicts. A crash before the next
+// snapshot brings them back until the end of the replay.
+func (t *table) dropOver() {
+	t.order = slices.DeleteFunc(t.order, func(st *stream) bool {
+		over := st.over
+		if (st.of != vault.StreamID{}) {
+			of := t.streams[st.of]
+			over = of == nil || of.over && len(of.gens) == 0
+		}
+		if !over || len(st.gens) > 0 {
+			return false
+		}
+		if other := t.streams[st.conflict]; other != nil && len(other.gens) > 0 {
+			return false // it names the stream that those are about
+		}
+		delete(t.streams, st.ID)
+		return true
+	})
 }
 
 func (t *table) setKV(kv vault.KV) {
@@ -230,6 +258,11 @@ func (t *table) snapshot(w *groupWriter) error {
 		if err := add(st.streamRecord.append); err != nil {
 			return err
 		}
+		if st.over {
+			if err := add(st.appendOver); err != nil {
+				return err
+			}
+		}
 		for _, g := range st.gens {
 			if err := add(g.appendState); err != nil {
 				return err
@@ -251,6 +284,10 @@ func (t *table) snapshot(w *groupWriter) error {
 
 func (t *table) appendSecret(b []byte) []byte {
 	return appendRecord(b, recSecret, func(b []byte) []byte { return append(b, t.secret[:]...) })
+}
+
+func (st *stream) appendOver(b []byte) []byte {
+	return appendRecord(b, recOver, func(b []byte) []byte { return append(b, st.ID[:]...) })
 }
 
 // appendState writes the records of a generation.
@@ -287,6 +324,7 @@ func (s *Spool) mayGrow(n int) error {
 const (
 	streamBytes = 160
 	genBytes    = 128
+	kvBytes     = recordHead + 4
 )
 
 // snapshotSize estimates the bytes of a snapshot.
@@ -302,7 +340,7 @@ func (t *table) snapshotSize() int64 {
 		}
 	}
 	for k, v := range t.kv {
-		n += int64(len(k)+len(v)) + 9
+		n += int64(len(k)+len(v)) + kvBytes
 	}
 	return n
 }

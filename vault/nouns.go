@@ -183,6 +183,22 @@ type StreamInfo struct {
 	Recorded time.Time
 }
 
+// Generation names one generation of a stream.
+type Generation struct {
+	Stream StreamID
+	Gen    int64
+}
+
+// Changes are changes of the intake's tables that are made together: all of
+// them are durable, or none. They are made in the order of the fields.
+type Changes struct {
+	Add    []StreamInfo // streams made known; what is known stays as it is
+	Rename []StreamInfo // ID and Name: what later pieces of a stream are archived under
+	End    []Generation // generations that the client is done with; again changes nothing
+	Over   []StreamID   // streams that get no bytes any more: forgotten when all they have is sealed
+	Set    []KV
+}
+
 // ErrFull says that the intake has no room or is overloaded for now. It is a
 // passing state: the caller waits and tries again, and reports no loss.
 var ErrFull = errors.New("intake is full for now")
