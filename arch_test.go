@@ -45,11 +45,13 @@ var arrows = map[string][]string{
 	"internal/vfs":     {},
 
 	"fixtures":                     {},
+	"fixtures/bigvault":            {"fixtures/testvault", "internal/config", "ledger/entry", "vault"},
 	"fixtures/golden":              {},
 	"fixtures/loggen":              {},
 	"fixtures/nfstest":             {},
 	"fixtures/nfs-guest/guesttool": {},
-	"fixtures/cmd/bench":           {"fixtures/loggen"},
+	"fixtures/cmd/bench":           {"fixtures/bigvault", "fixtures/loggen"},
+	"fixtures/cmd/bigvault":        {"fixtures/bigvault"},
 	"fixtures/cmd/crash":           {"fixtures/nfstest"},
 	"fixtures/cmd/loggen":          {"fixtures/loggen"},
 	"fixtures/testvault": {"internal/vfs", "ledger", "ledger/entry", "retention/policy", "seal", "seal/pgp", "seal/segment",
@@ -66,7 +68,8 @@ var testArrowsOf = map[string][]string{
 	"seal":      {"ingest"}, // and the Source
 	"replicate": {"verify"}, // what a crash leaves of a copy is judged by the audit
 
-	"fixtures/golden": {"*"}, // everything reads them
+	"fixtures/bigvault": {"verify"}, // judges what it makes
+	"fixtures/golden":   {"*"},      // everything reads them
 }
 
 // fences gives each third-party library its one place. A library that is not in
