@@ -252,7 +252,7 @@ func follow(ctx context.Context, r vault.Reader, prefix string, raw []byte, t *T
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
-	keys, err := readKeys(ctx, newTree(r, prefix, claimed))
+	keys, err := newTree(r, prefix, claimed).Keys(ctx)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
@@ -276,8 +276,8 @@ func bears(raw []byte, vkey string) bool {
 	return false
 }
 
-// readKeys reads a log's succession of keys from all its entries.
-func readKeys(ctx context.Context, t *Tree) (*Keys, error) {
+// Keys reads the log's succession of keys from all its entries.
+func (t *Tree) Keys(ctx context.Context) (*Keys, error) {
 	var keys *Keys
 	err := t.Entries(ctx, 0, t.cp.Size, func(i int64, data []byte) error {
 		if i == 0 {

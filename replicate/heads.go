@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"logvault/ledger"
@@ -27,6 +28,9 @@ type pass struct {
 	dst    ledger.Checkpoint // the destination's head, zero if it has none yet
 	held   entry.Held        // the last one of the copy log, zero if none
 	seen   []seen
+
+	pinned   string // the ledger key that the pass began with
+	keysRead bool   // the trust knows of all rotations in the source
 
 	window *window.Window
 	keys   map[int64]*periodKey
@@ -53,17 +57,60 @@ func (p *pass) source(ctx context.Context) error {
 		return fmt.Errorf("source: %w", err)
 	}
 	p.marker = hash
-	p.raw, err = vault.ReadAll(ctx, p.o.From, vault.CheckpointName(vault.LedgerPrefix), headLimit)
+	trust := *p.o.Trust // whose known head is compared later, with the others
+	trust.KnownSize, trust.KnownRoot = 0, ""
+	p.src, err = ledger.OpenTree(ctx, p.o.From, vault.LedgerPrefix, &trust)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsigned, err)
 	}
-	cp, err := ledger.ParseCheckpoint(p.raw, p.o.Trust)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnsigned, err)
+	p.raw, p.pinned = p.src.Checkpoint().Raw, p.o.Trust.Log
+	p.follow(p.src.Trust())
+	return nil
+}
+
+// follow takes over the ledger keys that rotate entries of the source lead to.
+func (p *pass) follow(trust *ledger.Trust) {
+	followed := *trust
+	followed.KnownSize, followed.KnownRoot = p.o.Trust.KnownSize, p.o.Trust.KnownRoot
+	p.o.Trust = &followed
+}
+
+// parseHead verifies a head that may be older than the last rotation. What the
+// pinned key signed is in order without reading the source's entries for it.
+func (p *pass) parseHead(ctx context.Context, raw []byte) (ledger.Checkpoint, error) {
+	cp, err := ledger.ParseCheckpoint(raw, p.o.Trust)
+	if !errors.Is(err, ledger.ErrUnsigned) || p.keysRead {
+		return cp, err
 	}
-	p.src, err = ledger.OpenTreeAt(ctx, p.o.From, vault.LedgerPrefix, cp)
-	if err != nil {
-		return fmt.Errorf("source: %w: %w", ErrDamaged, err)
+	p.keysRead = true
+	keys, kerr := p.src.Keys(ctx)
+	if kerr != nil {
+		return cp, fmt.Errorf("%w; reading the ledger's keys: %w", err, kerr)
+	}
+	trust, kerr := p.o.Trust.Following(keys)
+	if kerr != nil {
+		return cp, err
+	}
+	p.follow(trust)
+	return ledger.ParseCheckpoint(raw, p.o.Trust)
+}
+
+// rotated refuses a key that the recovery key put in the place of the pinned
+// one, until a person has typed the hash of the entry that says so: whoever
+// found the recovery key must not be able to take over the copies as well. Once
+// this copy has held a head that covers the entry, it was accepted.
+func (p *pass) rotated(context.Context) error {
+	if p.o.Copy == nil {
+		return nil // whoever restores has the recovery key in hand, and no copy to lose
+	}
+	from := slices.IndexFunc(p.o.Trust.Rotations(), func(r ledger.Rotation) bool { return r.Old == p.pinned })
+	if from < 0 {
+		return nil
+	}
+	for _, r := range p.o.Trust.Rotations()[from:] {
+		if r.By == entry.RotateRecovery && r.Index >= p.held.Size && r.Hash != p.o.AcceptRotation {
+			return fmt.Errorf("%w: entry %d, hash %s, new key %s", ErrRotated, r.Index, r.Hash, r.New)
+		}
 	}
 	return nil
 }
@@ -90,7 +137,7 @@ func (p *pass) destination(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("destination: %w", err)
 	default:
-		if p.dst, err = ledger.ParseCheckpoint(raw, p.o.Trust); err != nil {
+		if p.dst, err = p.parseHead(ctx, raw); err != nil {
 			return fmt.Errorf("destination: %w: %w", ErrDamaged, err)
 		}
 	}

@@ -65,6 +65,9 @@ var (
 	// ErrClock says that the source received data later than tomorrow by the
 	// clock of this machine: one of the two clocks is wrong.
 	ErrClock = errors.New("times are more than a day ahead of this machine's clock")
+	// ErrRotated says that the recovery key named another ledger key, which
+	// nobody has accepted for this copy yet: see Options.AcceptRotation.
+	ErrRotated = errors.New("the ledger key was replaced with the recovery key")
 	// ErrOtherVault says that the destination is a copy of another vault.
 	ErrOtherVault = errors.New("destination is a copy of another vault")
 	// ErrDamaged says that a ledger cannot be read to its end, or that the
@@ -103,6 +106,9 @@ type Options struct {
 	Actor string
 	// Jobs is how many objects are copied at once; 0 means 4.
 	Jobs int
+	// AcceptRotation is the hash, typed by a person, of the one rotate entry that
+	// may replace the pinned key by order of the recovery key.
+	AcceptRotation vault.Hash
 	// Rate limits the bytes read from the source per second; 0 means no limit.
 	Rate int64
 	// Attempts is how often one object is tried when passing errors come,
@@ -137,6 +143,9 @@ type Summary struct {
 	Unrecorded, Rejected int64
 	// Cosigned: the head bears this copy's cosignature.
 	Cosigned bool
+	// Trust is what to pin after a pass without error: the given trust, with the
+	// ledger key that accepted rotations lead to.
+	Trust *ledger.Trust
 	// Immutability is the level that the destination reports: none, mode, flag
 	// or objectlock.
 	Immutability string
@@ -164,6 +173,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 		p.sum.Immutability = l.Immutability()
 	}
 	if err == nil {
+		p.sum.Trust = p.o.Trust
 		o.Log.Info("replicated", "size", p.sum.Size, "copied", p.sum.Copied, "bytes", p.sum.Bytes, "present", p.sum.Present)
 	}
 	return p.sum, err
@@ -171,7 +181,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 
 func (p *pass) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		p.source, p.destination, p.grown, p.scan, p.lists, p.check, // read only
+		p.source, p.destination, p.rotated, p.grown, p.scan, p.lists, p.check, // read only
 		p.objects, p.tiles, p.head, p.kept, p.vouch,
 	} {
 		if err := step(ctx); err != nil {

@@ -165,7 +165,7 @@ func (p *pass) proves(ctx context.Context, o vault.Object, data []byte) error {
 		return err
 	}
 	if o.Kind == vault.KindKeptCheckpoint {
-		cp, err := ledger.ParseCheckpoint(data, p.o.Trust)
+		cp, err := p.parseHead(ctx, data)
 		if err == nil && (cp.Size != o.Size || cp.Root != root) {
 			err = fmt.Errorf("%w: kept head of size %d", ErrForked, cp.Size)
 		}

@@ -19,16 +19,11 @@ func rotated(t *testing.T, recovery bool) (s *sample, fresh *ledger.Trust) {
 	ctx := context.Background()
 	s = newSample(3)
 	w := s.world
-	skey, vkey, err := ledger.GenerateKey(testvault.Random(60), testvault.Origin)
-	must(err)
-	record, err := dir.At(w.Disk, "/state")
-	must(err)
 	by := w.Key
 	if recovery {
 		by = w.RecoveryKey
 	}
-	w.Log, _, err = ledger.Rotate(ctx, ledger.Config{Prefix: vault.LedgerPrefix, Origin: testvault.Origin, SignerKey: skey, Record: record, Copy: w.Vault, Now: w.Now},
-		ledger.RotateOptions{Trust: w.Trust, By: by, Actor: "admin"})
+	r, err := w.Rotate(ctx, by)
 	must(err)
 	must(w.Log.KeepHead(ctx))
 	must(w.Append(ctx, &entry.Summary{Header: w.Header(), Since: testvault.Start, Until: w.Now()}))
@@ -36,7 +31,7 @@ func rotated(t *testing.T, recovery bool) (s *sample, fresh *ledger.Trust) {
 	must(err)
 	s.now = w.Now()
 	now := *s.trust
-	now.Log = vkey
+	now.Log = r.New
 	return s, &now
 }
 
