@@ -134,21 +134,30 @@ func (a *app) newConfig(c *cli.Context) (*config.Config, error) {
 		}
 		cfg.Classes = append(cfg.Classes, config.FromPolicy(p))
 	}
-	for _, s := range c.StringSlice("source") {
-		name, list, ok := strings.Cut(s, "=")
-		if !ok {
-			return nil, usagef("init: --source %q: expected NAME=CIDR, such as squid1=192.0.2.10/32", s)
-		}
-		src := config.Source{Name: name, Clients: []string{}, Class: cfg.Classes[0].Name}
-		if list != "" {
-			src.Clients = strings.Split(list, ",")
-		}
-		cfg.Sources = append(cfg.Sources, src)
+	if cfg.Sources, err = sourceFlags(c, cfg.Classes[0].Name); err != nil {
+		return nil, err
 	}
 	if len(cfg.Sources) == 0 {
 		return nil, usagef("init: --source is required: name at least one proxy, as NAME=CIDR")
 	}
 	return cfg, nil
+}
+
+// sourceFlags reads --source NAME=CIDR[,CIDR], of the given class.
+func sourceFlags(c *cli.Context, class string) ([]config.Source, error) {
+	var all []config.Source
+	for _, s := range c.StringSlice("source") {
+		name, list, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, usagef("%s: --source %q: expected NAME=CIDR, such as squid1=192.0.2.10/32", c.Command.Name, s)
+		}
+		src := config.Source{Name: name, Clients: []string{}, Class: class}
+		if list != "" {
+			src.Clients = strings.Split(list, ",")
+		}
+		all = append(all, src)
+	}
+	return all, nil
 }
 
 // inside tells whether the cleaned absolute path child is parent or below it.

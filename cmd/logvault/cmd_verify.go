@@ -111,15 +111,19 @@ func (a *app) known(c *cli.Context, trust *ledger.Trust) (*verify.Known, error) 
 }
 
 func (a *app) verifyOne(c *cli.Context, o verify.Options, r *reading) (passed bool, err error) {
-	o.Vault, o.Trust, o.Unpinned = r.store, r.trust, r.unpinned
 	if o.Known, err = a.known(c, r.trust); err != nil {
 		return false, err
 	}
 	o.Settle = settle
+	return a.audit(c, o, r)
+}
+
+// audit audits one vault, prints what it finds and tells whether it passed.
+func (a *app) audit(c *cli.Context, o verify.Options, r *reading) (passed bool, err error) {
+	o.Vault, o.Trust, o.Unpinned = r.store, r.trust, r.unpinned
 	bar := a.progress(c, 1, "verifying")
 	o.Progress = barProgress(bar)
-	out := a.out
-	sum, err := verify.Run(c.Context, o, func(f verify.Finding) { a.printFinding(c, out, r.name, f) })
+	sum, err := verify.Run(c.Context, o, func(f verify.Finding) { a.printFinding(c, a.out, r.name, f) })
 	if bar != nil {
 		bar.Close() // talk only
 	}

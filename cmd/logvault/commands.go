@@ -16,6 +16,7 @@ func (a *app) commands() []*cli.Command {
 		a.inspectCommand(),
 		a.verifyCommand(),
 		a.replicateCommand(),
+		a.restoreCommand(),
 		a.extractCommand(),
 		a.checkBundleCommand(),
 		a.statusCommand(),

@@ -101,6 +101,7 @@ var outcomes = []outcome{
 	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
 	{vault.ErrNoVault, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
 	{ledger.ErrNoLedger, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
+	{gateway.ErrNotRecovery, codeKey, "it is the key that `logvault init` showed once; compare it with the paper copy"},
 	{vault.ErrNotEmpty, codeRefused, "choose an absent or empty directory; nothing was changed"},
 	{pgp.ErrSecretKey, codeUsage, "export the public key only: `gpg --armor --export FINGERPRINT`"},
 	{pgp.ErrEmptyKey, codeUsage, "export the public key: `gpg --armor --export FINGERPRINT`"},

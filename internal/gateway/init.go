@@ -171,11 +171,11 @@ func initLedger(ctx context.Context, o InitOptions, c *config.Config, store vaul
 		return nil, err
 	}
 	trust := &ledger.Trust{Origin: c.Origin, Log: vkey, Recovery: recKey, KnownSize: log.Checkpoint().Size, KnownRoot: log.Checkpoint().Root.String()}
-	return trust, initSpool(ctx, o, c)
+	return trust, initSpool(ctx, o, c, 1)
 }
 
 // initSpool makes the spool and notes in it which policy entry is in force.
-func initSpool(ctx context.Context, o InitOptions, c *config.Config) error {
+func initSpool(ctx context.Context, o InitOptions, c *config.Config, policy int64) error {
 	sc := spoolConfig(o.FS, c, o.Random, o.Now, o.Boot, o.Log)
 	if err := ingest.CreateSpool(ctx, sc); err != nil {
 		return fmt.Errorf("creating the spool: %w", err)
@@ -184,7 +184,7 @@ func initSpool(ctx context.Context, o InitOptions, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := spool.SetMeta(ctx, vault.KV{Key: policyKey, Value: []byte("1")}); err != nil {
+	if err := spool.SetMeta(ctx, vault.KV{Key: policyKey, Value: strconv.AppendInt(nil, policy, 10)}); err != nil {
 		spool.Close() // the first error counts
 		return err
 	}
