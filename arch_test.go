@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"internal/config": {"internal/vfs", "ledger", "retention/policy", "vault"},
 	"nfsgw":           {"vault"},
 	"ingest":          {"internal/vfs", "vault"},
+	"ingest/watch":    {"vault"},
 	"seal":            {"ledger", "ledger/entry", "retention/policy", "seal/pgp", "seal/segment", "vault"},
 	"seal/segment":    {"extract/logfmt", "seal/pgp", "vault"},
 	"seal/pgp":        {"vault"},
@@ -37,19 +38,27 @@ var arrows = map[string][]string{
 	"retention/window": {"ledger/entry", "retention/policy", "vault"},
 	"ledger":           {"ledger/entry", "vault"},
 	"ledger/entry":     {"vault"},
+	"ledger/witness":   {"ledger"},
 	"vault/dir":        {"internal/vfs", "vault"},
-	"vault/location":   {"internal/vfs", "vault", "vault/dir"},
+	"vault/sftp":       {"internal/deadline", "internal/vfs", "vault"},
+	"vault/s3":         {"internal/deadline", "vault"},
+	"vault/location":   {"internal/vfs", "vault", "vault/dir", "vault/s3", "vault/sftp"},
 	"vault":            {},
 	"retention/policy": {},
 	"extract/logfmt":   {},
 	"internal/vfs":     {},
+
+	"internal/deadline": {},
 
 	"fixtures":                     {},
 	"fixtures/bigvault":            {"fixtures/testvault", "internal/config", "ledger/entry", "vault"},
 	"fixtures/golden":              {},
 	"fixtures/loggen":              {},
 	"fixtures/nfstest":             {},
+	"fixtures/storetest":           {"internal/vfs", "vault", "vault/dir"},
+	"fixtures/testserver":          {},
 	"fixtures/nfs-guest/guesttool": {},
+	"fixtures/testwitness":         {"ledger", "vault"},
 	"fixtures/cmd/bench":           {"fixtures/bigvault", "fixtures/loggen"},
 	"fixtures/cmd/bigvault":        {"fixtures/bigvault"},
 	"fixtures/cmd/crash":           {"fixtures/nfstest"},
@@ -64,9 +73,10 @@ var testArrows = []string{"internal/vfs", "vault/dir", "fixtures/..."}
 // testArrowsOf is what the tests of one package may import besides: what really
 // stands behind an interface it declares, or judges what it leaves.
 var testArrowsOf = map[string][]string{
-	"nfsgw":     {"ingest"}, // the spool is the Sink
-	"seal":      {"ingest"}, // and the Source
-	"replicate": {"verify"}, // what a crash leaves of a copy is judged by the audit
+	"nfsgw":        {"ingest"}, // the spool is the Sink
+	"ingest/watch": {"ingest"}, // likewise
+	"seal":         {"ingest"}, // and the Source
+	"replicate":    {"verify"}, // what a crash leaves of a copy is judged by the audit
 
 	"fixtures/bigvault": {"verify"}, // judges what it makes
 	"fixtures/golden":   {"*"},      // everything reads them
@@ -80,7 +90,10 @@ var fences = map[string][]string{
 	"github.com/klauspost/pgzip":         {"seal/segment"},
 	"golang.org/x/mod/sumdb":             {"ledger"},
 	"github.com/cespare/xxhash/v2":       {"ingest"},
-	"github.com/fsnotify/fsnotify":       {"ingest"},
+	"github.com/fsnotify/fsnotify":       {"ingest/watch"},
+	"github.com/minio/minio-go/v7":       {"vault/s3"},
+	"github.com/pkg/sftp":                {"vault/sftp"},
+	"golang.org/x/crypto":                {"vault/sftp"},
 	"github.com/pelletier/go-toml/v2":    {"internal/config"},
 	"github.com/urfave/cli/v2":           {"cmd/logvault"},
 	"github.com/schollz/progressbar/v3":  {"cmd/logvault"},

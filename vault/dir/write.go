@@ -30,18 +30,11 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // durable. A crash between the two may leave a name that is seen but not yet
 // durable: a Put that finds the same bytes syncs file and directory again.
 func (s *Store) Put(ctx context.Context, name string, size int64, body io.Reader) error {
-	o, err := vault.ParseName(name)
-	if err != nil {
+	if _, err := vault.CheckPut(name, size); err != nil {
 		return err
 	}
-	if o.Kind == vault.KindCheckpoint || vault.IsPartial(name) {
-		return fmt.Errorf("storing %s: mutable, it can only be replaced", name)
-	}
-	if size < 0 {
-		return fmt.Errorf("storing %s: size %d, expected 0 or more", name, size)
-	}
 	body = vault.Exactly(ctx, body, size)
-	err = s.putSame(name, size, body)
+	err := s.putSame(name, size, body)
 	if errors.Is(err, vault.ErrNotExist) {
 		err = s.putNew(name, size, body)
 	}
@@ -108,8 +101,8 @@ func (s *Store) putSame(name string, size int64, body io.Reader) error {
 // The rename is the commit point: a crash leaves the old content or the new.
 // An error may leave either.
 func (s *Store) Replace(ctx context.Context, name string, data []byte) error {
-	if !vault.IsMutable(name) {
-		return fmt.Errorf("replacing %.200q: not a mutable name", name)
+	if err := vault.CheckReplace(name); err != nil {
+		return err
 	}
 	body := vault.Exactly(ctx, bytes.NewReader(data), int64(len(data)))
 	temp, err := s.writeTemp(name, headPerm, body)
@@ -267,8 +260,8 @@ func (s *Store) RemovePartial(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !vault.IsPartial(name) {
-		return fmt.Errorf("removing %.200q: not a partial tile or bundle", name)
+	if err := vault.CheckRemovePartial(name); err != nil {
+		return err
 	}
 	if err := s.fsys.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing %s: %w", name, err)
@@ -277,9 +270,6 @@ func (s *Store) RemovePartial(ctx context.Context, name string) error {
 	return nil
 }
 
-// maxCheckpoint bounds what RemoveTail reads of a checkpoint, in bytes.
-const maxCheckpoint = 64 << 10
-
 // RemoveTail removes a full tile or bundle beyond the published checkpoint of
 // its log; see vault.Head.
 //
@@ -287,20 +277,8 @@ const maxCheckpoint = 64 << 10
 //
 // Nothing is synced: a tail that comes back after a crash is removed again.
 func (s *Store) RemoveTail(ctx context.Context, name string) error {
-	o, err := vault.ParseName(name)
-	if err != nil {
+	if err := vault.CheckRemoveTail(ctx, s, name); err != nil {
 		return err
-	}
-	checkpoint, err := vault.ReadAll(ctx, s, vault.CheckpointName(o.LogPrefix()), maxCheckpoint)
-	if err != nil {
-		return fmt.Errorf("removing %s: %w", name, err)
-	}
-	tail, err := vault.IsTail(name, checkpoint)
-	if err != nil {
-		return fmt.Errorf("removing %s: %w", name, err)
-	}
-	if !tail {
-		return fmt.Errorf("removing %s: not a full tile or bundle beyond the checkpoint", name)
 	}
 	if err := s.fsys.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing %s: %w", name, err)
@@ -321,14 +299,8 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o, err := vault.ParseName(name)
-	if err != nil {
+	if err := vault.CheckRemove(name); err != nil {
 		return err
-	}
-	switch o.Kind {
-	case vault.KindSegment, vault.KindIndex, vault.KindWrap, vault.KindHoldKey, vault.KindRegister:
-	default:
-		return fmt.Errorf("removing %s: a %s is never removed", name, o.Kind)
 	}
 	if err := s.remove(name); err != nil {
 		return fmt.Errorf("removing %s: %w", name, err)
