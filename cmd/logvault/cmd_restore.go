@@ -235,7 +235,7 @@ func (a *app) printState(c *cli.Context, res *gateway.StateResult) error {
 		return err
 	}
 	a.talk(c, "The line above is the ledger's new verifier key, from entry %d on. Give it, with %s, to everybody who checks.", res.Rotation.Index, res.TrustFile)
-	a.talk(c, "Each replica refuses it until a person types this hash there:\n  logvault replicate --accept-key %s --from … --to …", res.Rotation.Hash)
+	a.talk(c, "Each replica refuses it until a person types this hash there:\n  logvault replicate --accept-rotation %s --from … --to …", res.Rotation.Hash)
 	if res.Orphans > 0 {
 		a.talk(c, "%d objects that no entry names were recorded as orphans", res.Orphans)
 	}
