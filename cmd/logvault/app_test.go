@@ -189,12 +189,13 @@ func TestInterrupted(t *testing.T) {
 	// A pipe that says nothing does not keep it.
 	r, w := io.Pipe()
 	defer w.Close()
-	if n, err := (interruptible{ctx, r}).Read(make([]byte, 10)); n != 0 || !errors.Is(err, context.Canceled) {
+	if n, err := (&interruptible{ctx: ctx, in: r}).Read(make([]byte, 10)); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("read %d, %v", n, err)
 	}
-	got, err := io.ReadAll(interruptible{context.Background(), strings.NewReader("text")})
-	if err != nil || string(got) != "text" {
-		t.Errorf("read %q, %v", got, err)
+	text := strings.Repeat("a line\n", 2*interruptibleRead/7) + "end"
+	got, err := io.ReadAll(&interruptible{ctx: context.Background(), in: strings.NewReader(text)})
+	if err != nil || string(got) != text {
+		t.Errorf("read %d bytes, %v, expected the %d of the text", len(got), err, len(text))
 	}
 }
 

@@ -51,14 +51,22 @@ func ioctl(f *os.File, request uintptr, t *syscall.Termios) error {
 type interruptible struct {
 	ctx context.Context
 	in  io.Reader
+	buf []byte // of the reading goroutine, and lost to it when ctx ends
 }
 
-func (i interruptible) Read(p []byte) (int, error) {
+// interruptibleRead is the most that one read returns. It stays in the
+// processor's cache until it is copied.
+const interruptibleRead = 256 << 10
+
+func (i *interruptible) Read(p []byte) (int, error) {
 	type result struct {
 		n   int
 		err error
 	}
-	buf, done := make([]byte, len(p)), make(chan result, 1)
+	if n := min(len(p), interruptibleRead); len(i.buf) < n {
+		i.buf = make([]byte, n)
+	}
+	buf, done := i.buf[:min(len(p), len(i.buf))], make(chan result, 1)
 	go func() {
 		n, err := i.in.Read(buf)
 		done <- result{n, err}
@@ -67,6 +75,7 @@ func (i interruptible) Read(p []byte) (int, error) {
 	case r := <-done:
 		return copy(p, buf[:r.n]), r.err
 	case <-i.ctx.Done():
+		i.buf = nil
 		return 0, i.ctx.Err()
 	}
 }
@@ -90,7 +99,7 @@ func readTerminal(ctx context.Context, prompt string) ([]byte, error) {
 		return nil, fmt.Errorf("asking on the terminal: %w", err)
 	}
 	fmt.Fprint(tty, prompt)
-	line, rerr := readLine(interruptible{ctx, tty})
+	line, rerr := readLine(&interruptible{ctx: ctx, in: tty})
 	fmt.Fprintln(tty)
 	return line, errors.Join(rerr, setTermios(tty, &old))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
+	"encoding"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,8 +31,9 @@ const saltSize = 16
 // leafHasher computes salts and leaves under one secret. Not for concurrent use.
 type leafHasher struct {
 	block cipher.Block
-	buf   [8 << 10]byte // prefix, salt and line: one call to the hash for a usual line
-	long  hash.Hash     // for lines that do not fit
+	hash  leafHash
+	buf   [8 << 10]byte // prefix, salt, line and padding: one call to the hash for a usual line
+	state [128]byte     // of the hash
 
 	// Salts are the key stream of AES-CTR from counter 0, which the library
 	// computes several at a time: those of the next lines in a row.
@@ -46,8 +48,16 @@ func newLeafHasher(secret *[32]byte) (*leafHasher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("line secret: %w", err)
 	}
-	return &leafHasher{block: block, long: sha256.New()}, nil
+	return &leafHasher{block: block, hash: newLeafHash()}, nil
 }
+
+// leafHash is SHA-256 whose state can be read.
+type leafHash interface {
+	hash.Hash
+	encoding.BinaryAppender
+}
+
+func newLeafHash() leafHash { return sha256.New().(leafHash) }
 
 // salt returns salt_i, valid until the next call.
 func (l *leafHasher) salt(i int64) []byte {
@@ -77,15 +87,34 @@ func (l *leafHasher) leaf(i int64, line []byte) vault.Hash {
 func (l *leafHasher) salted(line []byte) vault.Hash {
 	l.buf[0] = leafPrefix
 	const head = 1 + saltSize
-	if len(line) <= len(l.buf)-head {
-		n := copy(l.buf[head:], line)
-		return sha256.Sum256(l.buf[:head+n])
+	const padding = 1 + sha256.BlockSize + 8 // at most
+	l.hash.Reset()
+	if len(line) <= len(l.buf)-head-padding {
+		return l.short(head + copy(l.buf[head:], line))
 	}
-	l.long.Reset()
-	l.long.Write(l.buf[:head])
-	l.long.Write(line)
+	l.hash.Write(l.buf[:head])
+	l.hash.Write(line)
 	var h vault.Hash
-	l.long.Sum(h[:0])
+	l.hash.Sum(h[:0])
+	return h
+}
+
+// short returns the SHA-256 of buf[:n]. It pads the message itself (FIPS 180-4,
+// 5.1.1), so that the digest is the state after it: in its marshalled form the
+// 32 bytes behind a magic of four. Sum copies the whole state and pads that,
+// which costs as much again as a quarter of a usual line (measured: 163 and
+// 127 ns), and there are millions of them.
+func (l *leafHasher) short(n int) (h vault.Hash) {
+	end := (n + 1 + 8 + sha256.BlockSize - 1) &^ (sha256.BlockSize - 1)
+	clear(l.buf[n:end])
+	l.buf[n] = 0x80
+	binary.BigEndian.PutUint64(l.buf[end-8:], uint64(n)*8)
+	l.hash.Write(l.buf[:end])
+	state, err := l.hash.AppendBinary(l.state[:0])
+	if err != nil {
+		panic("segment: SHA-256 without a state: " + err.Error())
+	}
+	copy(h[:], state[4:])
 	return h
 }
 

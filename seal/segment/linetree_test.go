@@ -68,6 +68,23 @@ func TestLineRootSizes(t *testing.T) {
 	}
 }
 
+// Lines of every length around those where the padding needs another block of
+// the hash, and where a line no longer fits the buffer.
+func TestLineRootLengths(t *testing.T) {
+	var raw []byte
+	for _, around := range []int{100, 8 << 10} {
+		for n := around - 100; n < around+100; n++ {
+			raw = append(append(raw, bytes.Repeat([]byte{byte(n) | 0x80}, n)...), '\n')
+		}
+	}
+	secret := [32]byte{8}
+	got, n, err := LineRoot(secret, bytes.NewReader(raw))
+	want, m := naiveRoot(t, secret, raw)
+	if err != nil || got != want || n != m || n != 400 {
+		t.Errorf("%v of %d, %v; want %v of %d", got, n, err, want, m)
+	}
+}
+
 func TestLineRootRefuses(t *testing.T) {
 	if _, _, err := LineRoot([32]byte{}, strings.NewReader("")); err == nil {
 		t.Error("a text without lines has a root")
@@ -242,7 +259,7 @@ func checkTampering(t *testing.T, rng *rand.Rand, p *LineProof, root vault.Hash,
 // rootOf recomputes the root that a good proof leads to.
 func rootOf(p *LineProof, count int64, disclosed map[int64][]byte) (vault.Hash, bool) {
 	v := &proofWalk{count: count, disclosed: disclosed, salts: p.Lines, leaves: p.Leaves, nodes: p.Nodes}
-	v.hasher.long = sha256.New()
+	v.hasher.hash = newLeafHash()
 	for _, l := range p.Lines {
 		v.lines = append(v.lines, l.Line)
 	}

@@ -2,7 +2,6 @@ package segment
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -143,7 +142,7 @@ func (p *LineProof) Verify(root vault.Hash, lineCount int64, disclosed map[int64
 		return fmt.Errorf("%w: line %d of %d", ErrProof, last, lineCount)
 	}
 	v := &proofWalk{lines: numbers, count: lineCount, disclosed: disclosed, salts: p.Lines, leaves: p.Leaves, nodes: p.Nodes}
-	v.hasher.long = sha256.New()
+	v.hasher.hash = newLeafHash()
 	got := v.subtree(0, (lineCount+blockLines-1)/blockLines)
 	switch {
 	case v.short:

@@ -46,31 +46,43 @@ func (t *tokenTable) reset() {
 	t.entries, t.arena = t.entries[:0], t.arena[:0]
 }
 
-// add notes that the members hold a value of kind k.
+// add notes that the members hold a value of kind k, which must not be empty.
 func (t *tokenTable) add(k logfmt.TokenKind, value []byte, members uint64) {
-	start := len(t.arena)
-	t.arena = appendToken(t.arena, k, value)
-	token := t.arena[start:]
-	hash := uint32(maphash.Bytes(t.seed, token)) ^ uint32(k)*0x9e3779b9
+	// A value that equals a token is its own indexed spelling, unless it ends in
+	// a dot. So nearly all values are found before they are copied.
+	i, hash := t.find(k, value)
+	if t.slots[i].entry == 0 || value[len(value)-1] == '.' {
+		start := len(t.arena)
+		t.arena = appendToken(t.arena, k, value)
+		token := t.arena[start:]
+		if i, hash = t.find(k, token); t.slots[i].entry != 0 {
+			t.arena = t.arena[:start]
+		} else {
+			t.entries = append(t.entries, tokenEntry{uint32(start), uint16(len(token)), k, hash, 0})
+			t.slots[i] = slot{hash, uint32(len(t.entries))}
+		}
+	}
+	t.entries[t.slots[i].entry-1].members |= members
+	if 2*len(t.entries) > len(t.slots) {
+		t.grow()
+	}
+}
+
+// find returns the slot that holds a token, or the free one where it belongs.
+func (t *tokenTable) find(k logfmt.TokenKind, token []byte) (i, hash uint32) {
+	hash = uint32(maphash.Bytes(t.seed, token)) ^ uint32(k)*0x9e3779b9
 	mask := uint32(len(t.slots) - 1)
-	for i := hash & mask; ; i = (i + 1) & mask {
+	for i = hash & mask; ; i = (i + 1) & mask {
 		at := t.slots[i]
 		if at.entry == 0 {
-			t.entries = append(t.entries, tokenEntry{uint32(start), uint16(len(token)), k, hash, members})
-			t.slots[i] = slot{hash, uint32(len(t.entries))}
-			break
+			return i, hash
 		}
 		if at.hash != hash {
 			continue
 		}
 		if e := &t.entries[at.entry-1]; e.kind == k && bytes.Equal(t.token(e), token) {
-			e.members |= members
-			t.arena = t.arena[:start]
-			return
+			return i, hash
 		}
-	}
-	if 2*len(t.entries) > len(t.slots) {
-		t.grow()
 	}
 }
 
