@@ -98,10 +98,9 @@ func (s *Server) allowed(c *call, n *node, a *attr) uint32 {
 
 func (s *Server) setattr(c *call) bool {
 	h, sa := c.args.opaque(maxHandle), c.args.setAttr()
-	var guard int64
-	guarded := c.args.flag()
-	if guarded {
-		guard = c.args.time()
+	var guard *int64
+	if c.args.flag() {
+		guard = new(c.args.time())
 	}
 	if c.args.bad {
 		return false
@@ -110,12 +109,7 @@ func (s *Server) setattr(c *call) bool {
 	n, st := s.resolve(c, h)
 	if st == statusOK {
 		w.node = n
-		if a := n.attrs(); guarded && a.ctime != guard {
-			st = statusNotSync
-		} else {
-			st = s.applyAttrs(c, n, &sa, &w)
-		}
-		if st != statusOK && !w.known {
+		if st = s.applyAttrs(c, n, &sa, guard, &w); !w.known {
 			n.snapshot(&w)
 		}
 	}
@@ -130,48 +124,48 @@ func (n *node) snapshot(w *wcc) {
 	w.known, w.pre = true, w.post.before()
 }
 
-// applyAttrs sets attributes durably. Truncation to zero ends the generation
-// first: a crash in between leaves an ended generation under the old size, and
-// the client, which got no answer, truncates again.
-func (s *Server) applyAttrs(c *call, n *node, sa *setAttr, w *wcc) status {
+// applyAttrs sets attributes durably, if the change time is still that of guard.
+// Truncation to zero ends the generation in the same record in which the file
+// goes on with the next: a client that sends it again never ends two.
+func (s *Server) applyAttrs(c *call, n *node, sa *setAttr, guard *int64, w *wcc) status {
 	n.tree.names.Lock()
 	defer n.tree.names.Unlock()
+	if sa.setSize {
+		n.gate.Lock()
+		defer n.gate.Unlock()
+	}
+	a := n.attrs()
 	switch {
 	case s.gone(n): // its record must not come back
 		return statusStale
-	case n.kind == typeDir && sa.setSize:
-		return statusIsDir
-	}
-	edit := sa.edit(s.tick())
-	if !sa.setSize {
-		return s.passing(c, n.tree.commit(c.work(), s, []change{{node: n, edit: edit}}, nil, w))
-	}
-	n.gate.Lock()
-	defer n.gate.Unlock()
-	a := n.attrs()
-	switch {
+	case guard != nil && *guard != a.ctime:
+		return statusNotSync
+	case !sa.setSize:
+	case n.kind == typeDir:
+		return statusInval
 	case sa.size > maxOffset:
 		return statusFBig
 	case sa.size != 0 && sa.size < a.size:
 		return statusAcces
-	case sa.size == a.size:
-		return s.passing(c, n.tree.commit(c.work(), s, []change{{node: n, edit: edit}}, nil, w))
-	case sa.size == 0:
-		if st := s.passing(c, s.cfg.Sink.EndGeneration(c.work(), n.stream, n.gen)); st != statusOK {
-			return st
-		}
 	}
-	resize := func(m *meta) {
-		m.size = int64(sa.size)
+	edit := sa.edit(s.tick())
+	e := &edits{nodes: []change{{node: n, edit: edit}}}
+	if sa.setSize && sa.size != a.size {
 		if sa.size == 0 {
-			m.gen++
+			e.streams.End = []vault.Generation{{Stream: n.stream, Gen: n.gen}}
 		}
-		edit(m)
-		if sa.setMtime == timeKeep {
-			m.mtime = m.ctime
+		e.nodes[0].edit = func(m *meta) {
+			m.size = int64(sa.size)
+			if sa.size == 0 {
+				m.gen++
+			}
+			edit(m)
+			if sa.setMtime == timeKeep {
+				m.mtime = m.ctime
+			}
 		}
 	}
-	return s.passing(c, n.tree.commit(c.work(), s, []change{{node: n, edit: resize}}, nil, w))
+	return s.passing(c, c.enact(n.tree, e, w))
 }
 
 // edit returns the change of everything but the size.

@@ -18,14 +18,11 @@ import (
 // blackHole is a Sink that takes everything and keeps nothing.
 type blackHole struct{}
 
-func (blackHole) AddStream(context.Context, vault.StreamInfo) error          { return nil }
-func (blackHole) RenameStream(context.Context, vault.StreamID, []byte) error { return nil }
-func (blackHole) Commit(context.Context, vault.StreamID) error               { return nil }
-func (blackHole) EndGeneration(context.Context, vault.StreamID, int64) error { return nil }
-func (blackHole) Size(vault.StreamID, int64) int64                           { return 0 }
-func (blackHole) SetMeta(context.Context, ...vault.KV) error                 { return nil }
-func (blackHole) Meta(string, func(vault.KV) error) error                    { return nil }
-func (blackHole) Space() (int64, int64)                                      { return 1, 1 }
+func (blackHole) Record(context.Context, vault.Changes) error  { return nil }
+func (blackHole) Commit(context.Context, vault.StreamID) error { return nil }
+func (blackHole) Size(vault.StreamID, int64) int64             { return 0 }
+func (blackHole) Meta(string, func(vault.KV) error) error      { return nil }
+func (blackHole) Space() (int64, int64)                        { return 1, 1 }
 func (blackHole) Write(_ context.Context, _ vault.StreamID, _, off int64, data []byte, _ netip.Addr, _ bool) error {
 	if off < 0 || off+int64(len(data)) < 0 {
 		return errors.New("offset out of range")

@@ -69,6 +69,10 @@ func (s *Server) store(c *call, n *node, arg *writeArgs, w *wcc) status {
 		return statusOK
 	}
 	n.gate.RLock()
+	if n.dead {
+		n.gate.RUnlock()
+		return statusStale
+	}
 	gen := n.generation()
 	err := s.cfg.Sink.Write(c.work(), n.stream, gen, int64(arg.offset), arg.data, c.conn.peer, arg.how != unstable)
 	if err == nil {
@@ -96,7 +100,7 @@ func (n *node) wrote(end, now int64, w *wcc) {
 	w.known, w.pre = true, a.before()
 	n.size = max(n.size, end)
 	n.modify(now)
-	n.dirty = true
+	n.written, n.dirty = n.ctime, true
 	w.post = n.attr()
 }
 
@@ -110,7 +114,11 @@ func (s *Server) commit(c *call) bool {
 	var w wcc
 	n, st := s.file(c, h)
 	if st == statusOK {
-		st = s.passing(c, s.cfg.Sink.Commit(c.work(), n.stream))
+		n.gate.RLock()
+		if st = statusStale; !n.dead {
+			st = s.passing(c, s.cfg.Sink.Commit(c.work(), n.stream))
+		}
+		n.gate.RUnlock()
 		n.snapshot(&w)
 	}
 	c.reply.status(st)

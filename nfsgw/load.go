@@ -23,6 +23,9 @@ func (s *Server) load() error {
 	if err != nil {
 		return fmt.Errorf("loading the names: %w", err)
 	}
+	if err := s.loadReplies(); err != nil {
+		return fmt.Errorf("loading the answers: %w", err)
+	}
 	for _, n := range s.nodes {
 		if n.parent == 0 {
 			name := vault.Source(n.name)
@@ -45,6 +48,19 @@ func (s *Server) load() error {
 	return s.reachable()
 }
 
+func (s *Server) loadReplies() error {
+	var found []*replyEntry
+	err := s.cfg.Sink.Meta(replyPrefix, func(kv vault.KV) error {
+		e, err := decodeReply(kv)
+		found = append(found, e)
+		return err
+	})
+	if err == nil {
+		s.replies.restore(found)
+	}
+	return err
+}
+
 // adopt puts a loaded node into its tree and, if it was written to after its
 // record was stored, brings its size and times up to date.
 func (s *Server) adopt(n *node, now int64) error {
@@ -57,6 +73,7 @@ func (s *Server) adopt(n *node, now int64) error {
 		if size := s.cfg.Sink.Size(n.stream, n.gen); size > n.size {
 			n.size = size
 			n.modify(now)
+			n.written = n.ctime
 			n.dirty = true
 		}
 	}
@@ -112,7 +129,7 @@ func (s *Server) save(ctx context.Context) error {
 	}
 	s.mu.RUnlock()
 	for batch := range slices.Chunk(kvs, saveBatch) {
-		if err := s.cfg.Sink.SetMeta(ctx, batch...); err != nil {
+		if err := s.cfg.Sink.Record(ctx, vault.Changes{Set: batch}); err != nil {
 			return fmt.Errorf("storing the file times: %w", err)
 		}
 	}

@@ -26,11 +26,12 @@ const metaPrefix = "nfs/node/"
 //	48  access, modification, change time (8 each), ns since 1970
 //	72  stream id (16); of a directory: zero
 //	88  exclusive-create verifier (8)
-//	96  name: all the rest, 1 to 255 bytes; of a root: the source's name
+//	96  when its last byte was received (8), ns since 1970; of a directory: 0
+//	104 name: all the rest, 1 to 255 bytes; of a root: the source's name
 const metaVersion = 1
 
 const (
-	metaFixed       = 96
+	metaFixed       = 104
 	metaRemoved     = 1
 	metaExclusive   = 2
 	metaKnownFlags  = metaRemoved | metaExclusive
@@ -45,6 +46,7 @@ type meta struct {
 	mode, uid, gid      uint32
 	size, gen           int64
 	atime, mtime, ctime int64
+	written             int64
 	stream              vault.StreamID
 	verifier            [8]byte
 	name                string
@@ -72,6 +74,7 @@ func (m *meta) encode() []byte {
 	}
 	b = append(b, m.stream[:]...)
 	b = append(b, m.verifier[:]...)
+	b = be.AppendUint64(b, uint64(m.written))
 	return append(b, m.name...)
 }
 
@@ -100,9 +103,10 @@ func decodeMeta(kv vault.KV) (id uint64, m meta, err error) {
 	}
 	copy(m.stream[:], b[72:])
 	copy(m.verifier[:], b[88:])
+	m.written = int64(be.Uint64(b[96:]))
 	if m.kind != typeFile && m.kind != typeDir || b[2]&^metaKnownFlags != 0 || b[3] != 0 ||
 		m.size < 0 || m.gen < 0 || m.gen >= generationLimit || (m.parent == 0) != (m.root == id) ||
-		m.kind == typeDir && m.removed || m.parent == 0 && m.kind != typeDir {
+		m.kind == typeDir && (m.removed || m.written != 0) || m.parent == 0 && m.kind != typeDir {
 		return 0, meta{}, fmt.Errorf("name record %s: kind %d, flags %#x, size %d, generation %d: out of range", kv.Key, b[1], b[2], m.size, m.gen)
 	}
 	return id, m, nil

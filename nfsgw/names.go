@@ -10,10 +10,6 @@ import (
 // maxStreamName bounds a file's path below its root, as the archive keeps it.
 const maxStreamName = 4096
 
-// maxNodes bounds the files, removed ones included, and with them the memory
-// that a client can take: about half a KiB each. This is no passing state.
-const maxNodes = 1 << 20
-
 // dirName reads a diropargs3: a directory's handle and a name in it.
 func (d *decoder) dirName() (h []byte, name string) {
 	h = d.opaque(maxHandle)
@@ -107,7 +103,7 @@ func (s *Server) create(c *call) bool {
 		}
 		var w wcc
 		w.node = n
-		return s.applyAttrs(c, n, &setAttr{setSize: true}, &w)
+		return s.applyAttrs(c, n, &setAttr{setSize: true}, nil, &w)
 	})
 }
 
@@ -122,7 +118,9 @@ func (s *Server) makeEntry(c *call, h []byte, name string, build func(*node, *wc
 		if st = checkName(name); st == statusOK {
 			dir.tree.names.Lock()
 			if st = statusStale; !s.gone(dir) { // removed while the call waited
-				n, st = build(dir, &w)
+				if n, st = build(dir, &w); st == statusOK {
+					c.made = n.id
+				}
 			}
 			dir.tree.names.Unlock()
 		}
@@ -135,10 +133,7 @@ func (s *Server) makeEntry(c *call, h []byte, name string, build func(*node, *wc
 	}
 	c.reply.status(st)
 	if st == statusOK {
-		a := n.attrs()
-		c.reply.flag(true)
-		c.reply.opaque(n.handle[:])
-		c.reply.postOp(&a)
+		s.replyMade(c, c.made)
 	}
 	c.reply.wcc(&w)
 	return true
@@ -151,8 +146,7 @@ func (s *Server) gone(n *node) bool {
 	return s.nodes[n.id] != n
 }
 
-// newFile makes a file with a new stream; names is held. The stream comes
-// first: a crash in between leaves a stream without a name and without bytes.
+// newFile makes a file with a new stream; names is held.
 func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, status) {
 	path := dir.path(arg.name)
 	if len(path) > maxStreamName {
@@ -162,12 +156,8 @@ func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, st
 	if err != nil {
 		return nil, s.passing(c, err)
 	}
-	info := vault.StreamInfo{ID: stream, Source: dir.tree.name, Name: path}
-	if err := s.cfg.Sink.AddStream(c.work(), info); err != nil {
-		return nil, s.passing(c, err)
-	}
 	m := s.newMeta(c, dir, typeFile, 0o644, arg.name, &arg.attrs)
-	m.stream = stream
+	m.stream, m.written = stream, m.atime
 	if arg.how == createExclusive {
 		m.exclusive = true
 		copy(m.verifier[:], arg.verifier)
@@ -175,7 +165,7 @@ func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, st
 	if arg.attrs.setSize && arg.attrs.size <= maxOffset {
 		m.size = int64(arg.attrs.size)
 	}
-	return s.addNode(c, dir, m, w)
+	return s.addNode(c, dir, m, []vault.StreamInfo{{ID: stream, Source: dir.tree.name, Name: path}}, w)
 }
 
 // newMeta is the state of a new node that the caller owns.
@@ -188,11 +178,11 @@ func (s *Server) newMeta(c *call, dir *node, kind, mode uint32, name string, sa 
 }
 
 // addNode makes a node durable and visible, with its directory's new time.
-func (s *Server) addNode(c *call, dir *node, m meta, w *wcc) (*node, status) {
-	s.mu.RLock()
-	full := len(s.nodes) >= maxNodes
-	s.mu.RUnlock()
-	if full {
+func (s *Server) addNode(c *call, dir *node, m meta, add []vault.StreamInfo, w *wcc) (*node, status) {
+	if dir.tree.full() {
+		if s.namesLog.allow(s.cfg.Now()) {
+			s.cfg.Log.Error("nfs source has too many files: no more are made", "source", dir.tree.name, "files", maxFiles)
+		}
 		return nil, statusNoSpc
 	}
 	n, err := s.newNode(dir.tree, m)
@@ -200,10 +190,11 @@ func (s *Server) addNode(c *call, dir *node, m meta, w *wcc) (*node, status) {
 		return nil, s.passing(c, err)
 	}
 	s.remember(n) // before it is visible by name: a handle must resolve
-	err = dir.tree.commit(c.work(), s, []change{
-		{node: n, edit: func(*meta) {}, up: dir},
-		{node: dir, edit: modifyAt(m.ctime)},
-	}, nil, w)
+	c.made = n.id
+	err = c.enact(dir.tree, &edits{
+		nodes:   []change{{node: n, edit: func(*meta) {}, up: dir}, {node: dir, edit: modifyAt(m.ctime)}},
+		streams: vault.Changes{Add: add},
+	}, w)
 	if err != nil {
 		s.forget([]*node{n})
 		return nil, s.passing(c, err)
@@ -223,7 +214,7 @@ func (s *Server) mkdir(c *call) bool {
 		if dir.lookup(name) != nil {
 			return nil, statusExist
 		}
-		return s.addNode(c, dir, s.newMeta(c, dir, typeDir, 0o755, name, &sa), w)
+		return s.addNode(c, dir, s.newMeta(c, dir, typeDir, 0o755, name, &sa), nil, w)
 	}, nil)
 }
 

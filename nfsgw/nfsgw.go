@@ -63,26 +63,20 @@ import (
 // passing state, for which nothing was stored and the client is told to try
 // again; any other error is final and stops the server.
 type Sink interface {
-	// AddStream makes a stream known; durable on return, idempotent.
-	AddStream(ctx context.Context, info vault.StreamInfo) error
-	// RenameStream changes the name under which a stream is archived.
-	RenameStream(ctx context.Context, id vault.StreamID, name []byte) error
+	// Record changes streams and metadata: all or nothing, durable on return.
+	// The changes of one call are small: at most 1 MiB with their names.
+	Record(ctx context.Context, c vault.Changes) error
 	// Write stores data at off. Writes come in any order, may overlap and may
 	// repeat. With sync the bytes are durable on return. It does not keep data.
 	// A late write to an ended generation is stored too.
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
 	// Commit makes everything written to the stream before the call durable.
 	Commit(ctx context.Context, id vault.StreamID) error
-	// EndGeneration says that the client is done with a generation; durable on
-	// return, idempotent.
-	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
 	// Size is the end of the highest byte ever written to the generation.
 	Size(id vault.StreamID, gen int64) int64
 	// ReadAt reads bytes that are still in the spool, io.EOF at the end. Its
 	// errors concern this read only.
 	ReadAt(ctx context.Context, id vault.StreamID, gen int64, p []byte, off int64) (int, error)
-	// SetMeta stores records, all or none; durable on return.
-	SetMeta(ctx context.Context, kvs ...vault.KV) error
 	// Meta calls fn for each record whose key has the prefix.
 	Meta(prefix string, fn func(vault.KV) error) error
 	// Space is the room for new bytes.
@@ -133,6 +127,7 @@ type Server struct {
 	lastTime  atomic.Int64  // newest change time given out, ns
 	fullDelay time.Duration // how long a call waits before JUKEBOX
 	refuseLog quietLog
+	namesLog  quietLog
 	fullLog   quietLog
 
 	sources atomic.Pointer[[]Source] // never changed in place

@@ -1,6 +1,11 @@
 package nfsgw
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+
+	"logvault/vault"
+)
 
 // silly is the prefix that the Linux client gives to a file that is removed
 // while it is open: a name for the client's own use, not one to archive.
@@ -46,24 +51,16 @@ func (s *Server) removeFrom(c *call, dir *node, name string, kind uint32, w *wcc
 		return statusNotEmpty
 	}
 	now := s.tick()
-	changes := []change{{node: dir, edit: modifyAt(now)}}
-	drop := dir.tree.forgettable(now)
+	e := &edits{nodes: []change{{node: dir, edit: modifyAt(now)}}, drop: s.forgettable(dir.tree, now)}
+	late := len(e.drop)
 	if kind == typeDir {
-		drop = append(drop, n)
+		e.drop = append(e.drop, n)
 	} else {
-		gone, st := s.bury(c, n, now)
-		if st != statusOK {
-			dir.tree.unforget(drop)
-			return st
-		}
-		changes = append(changes, gone)
+		defer e.bury(n, now)()
 	}
-	err := dir.tree.commit(c.work(), s, changes, drop, w)
+	err := c.enact(dir.tree, e, w)
 	if err != nil {
-		if kind == typeDir {
-			drop = drop[:len(drop)-1]
-		}
-		dir.tree.unforget(drop)
+		dir.tree.unforget(e.drop[:late])
 	}
 	return s.passing(c, err)
 }
@@ -75,20 +72,16 @@ func (t *tree) unforget(nodes []*node) {
 	t.mu.Unlock()
 }
 
-// bury ends a file's generation and returns the change that takes its name
-// away and keeps its id. A crash before the change is stored leaves a named
-// file with an ended generation; the client, unanswered, removes it again.
-func (s *Server) bury(c *call, n *node, now int64) (change, status) {
+// bury adds the end of a file's generation, and that its name goes and its id
+// stays. No WRITE runs until the returned function is called.
+func (e *edits) bury(n *node, now int64) (done func()) {
 	n.gate.Lock()
-	err := s.cfg.Sink.EndGeneration(c.work(), n.stream, n.generation())
-	n.gate.Unlock()
-	if err != nil {
-		return change{}, s.passing(c, err)
-	}
-	return change{node: n, edit: func(m *meta) {
+	e.streams.End = append(e.streams.End, vault.Generation{Stream: n.stream, Gen: n.gen})
+	e.nodes = append(e.nodes, change{node: n, edit: func(m *meta) {
 		m.removed = true
 		m.touch(now)
-	}}, statusOK
+	}})
+	return n.gate.Unlock
 }
 
 func (s *Server) rename(c *call) bool {
@@ -160,40 +153,66 @@ func (n *node) contains(d *node) bool {
 }
 
 // move gives n its new name, and takes it from target if that is set; names is
-// held. The stream's name in the archive follows, except to a silly name. Of
-// the files below a renamed directory the archive keeps the old paths.
+// held. The names in the archive follow, that of n and those of all files below.
 func (s *Server) move(c *call, n, target, from, to *node, name string, fw, tw *wcc) status {
-	if n.kind == typeFile && !strings.HasPrefix(name, silly) {
-		path := to.path(name)
-		if len(path) > maxStreamName {
-			return statusNameTooLong
-		}
-		if err := s.cfg.Sink.RenameStream(c.work(), n.stream, path); err != nil {
+	moved, st := archived(n, to, name)
+	if st != statusOK {
+		return st
+	}
+	// What does not fit into one record goes ahead. A crash in between leaves files
+	// with the new name in the archive and the old one here; the client asks again.
+	for len(moved) > renameBatch {
+		if err := s.cfg.Sink.Record(c.work(), vault.Changes{Rename: moved[:renameBatch]}); err != nil {
 			return s.passing(c, err)
 		}
+		moved = moved[renameBatch:]
 	}
 	now := s.tick()
-	var changes []change
-	var drop []*node
+	e := &edits{streams: vault.Changes{Rename: moved}}
 	switch {
 	case target == nil:
 	case target.kind == typeDir:
-		drop = append(drop, target)
+		e.drop = append(e.drop, target)
 	default:
-		gone, st := s.bury(c, target, now)
-		if st != statusOK {
-			return st
-		}
-		changes = append(changes, gone)
+		defer e.bury(target, now)()
 	}
-	changes = append(changes,
+	e.nodes = append(e.nodes,
 		change{node: n, up: to, edit: func(m *meta) {
 			m.name, m.parent = name, to.id
 			m.touch(now)
 		}},
 		change{node: from, edit: modifyAt(now)})
 	if to != from {
-		changes = append(changes, change{node: to, edit: modifyAt(now)})
+		e.nodes = append(e.nodes, change{node: to, edit: modifyAt(now)})
 	}
-	return s.passing(c, n.tree.commit(c.work(), s, changes, drop, fw, tw))
+	return s.passing(c, c.enact(n.tree, e, fw, tw))
+}
+
+// renameBatch is the number of names in one record: at most 128 of 4 KiB.
+const renameBatch = 128
+
+// archived returns the names in the archive of n and of all files below it when
+// n is called name in directory to; names is held. Of a file that gets a silly
+// name the old one stays.
+func archived(n, to *node, name string) (all []vault.StreamInfo, st status) {
+	var walk func(n *node, path []byte) status
+	walk = func(n *node, path []byte) status {
+		switch {
+		case n.kind == typeFile && strings.HasPrefix(string(path[bytes.LastIndexByte(path, '/')+1:]), silly):
+			return statusOK
+		case len(path) > maxStreamName:
+			return statusNameTooLong
+		case n.kind == typeFile:
+			all = append(all, vault.StreamInfo{ID: n.stream, Name: path})
+			return statusOK
+		}
+		for _, child := range n.order {
+			if st := walk(child, append(append(bytes.Clone(path), '/'), child.name...)); st != statusOK {
+				return st
+			}
+		}
+		return statusOK
+	}
+	st = walk(n, to.path(name))
+	return all, st
 }

@@ -37,9 +37,11 @@ type call struct {
 	proc    uint32
 	cred    credential
 	args    decoder
-	reply   encoder // begins with room for the record mark
-	dead    bool    // the Sink failed: send nothing
-	full    bool    // the Sink had no room: the answer is JUKEBOX
+	reply   encoder     // begins with room for the record mark
+	dead    bool        // the Sink failed: send nothing
+	full    bool        // the Sink had no room: the answer is JUKEBOX
+	entry   *replyEntry // of a procedure that must not be done twice
+	made    uint64      // the file id that such a procedure made or opened
 }
 
 // callPool keeps calls with their reply buffers, of at most keepReply bytes.
@@ -66,6 +68,9 @@ func (c *call) release() {
 	c.record, c.conn, c.args = nil, nil, decoder{}
 	callPool.Put(c)
 }
+
+// replyHead is the length of an accepted reply, with its record mark, before the result.
+const replyHead = 28
 
 // accepted starts the reply anew: an accepted one with the given status.
 func (c *call) accepted(stat uint32) {
@@ -229,22 +234,24 @@ func (s *Server) perform(c *call, p *procedure) {
 		s.runOnce(c, p)
 		return
 	}
-	key := replyKey{peer: c.conn.peer, xid: c.xid, proc: c.proc, sum: crc32.Checksum(c.args.b, castagnoli), size: len(c.args.b)}
+	key := replyKey{peer: c.conn.peer, xid: c.xid, proc: c.proc, argsSum: crc32.Checksum(c.args.b, castagnoli), argLen: uint32(len(c.args.b))}
 	entry, first := s.replies.begin(key)
 	for !first {
 		<-entry.done
-		if entry.reply != nil {
+		if entry.kept {
 			s.stats.duplicates.Add(1)
-			c.reply.b = append(c.reply.b[:0], entry.reply...)
+			s.repeat(c, entry.answer)
 			return
 		}
 		entry, first = s.replies.begin(key) // that one was not carried out
 	}
-	var keep []byte
-	defer func() { s.replies.end(key, entry, keep) }()
+	c.entry = entry
+	var a answer
+	keep := false
+	defer func() { s.replies.end(entry, a, keep) }()
 	s.runOnce(c, p)
-	if !c.dead && !c.full {
-		keep = append(keep, c.reply.b...)
+	if result := c.reply.b[replyHead:]; !c.dead && !c.full && len(result) >= 4 {
+		a, keep = answer{status(binary.BigEndian.Uint32(result)), c.made}, true
 	}
 }
 

@@ -201,8 +201,13 @@ func TestRepeatedCalls(t *testing.T) {
 		{"CREATE", 8, func() *nfstest.Encoder { return dirName("h").U32(1, 0, 0, 0, 0, 0, 0) }},
 	} {
 		first, second := call(tc.proc, tc.args()), call(tc.proc, tc.args())
-		if status(first) != 0 || !bytes.Equal(first, second) {
+		if status(first) != 0 || status(second) != 0 || len(first) != len(second) {
 			t.Errorf("%s: first %x, repeated %x", tc.name, first, second)
+		}
+		if tc.proc == 8 || tc.proc == 9 {
+			if !bytes.Equal(first[24:24+4+4+4+32], second[24:24+4+4+4+32]) {
+				t.Errorf("%s: another handle when repeated", tc.name)
+			}
 		}
 	}
 	if r := call(14, rename("h", "i")); status(r) != 0 {

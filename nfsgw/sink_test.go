@@ -85,31 +85,46 @@ func (m *memSink) state() error {
 	return m.full
 }
 
-func (m *memSink) AddStream(_ context.Context, info vault.StreamInfo) error {
+func (m *memSink) Record(_ context.Context, c vault.Changes) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.state(); err != nil {
 		return err
 	}
-	if m.streams[info.ID] == nil {
-		info.Name = bytes.Clone(info.Name)
-		m.streams[info.ID] = &memStream{info: info, gens: make(map[int64]*memGen), ended: make(map[int64]bool)}
+	for _, info := range c.Add {
+		if m.streams[info.ID] == nil {
+			info.Name = bytes.Clone(info.Name)
+			m.streams[info.ID] = &memStream{info: info, gens: make(map[int64]*memGen), ended: make(map[int64]bool)}
+		}
 	}
-	return nil
-}
-
-func (m *memSink) RenameStream(_ context.Context, id vault.StreamID, name []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.state(); err != nil {
-		return err
+	for _, info := range c.Rename {
+		st := m.streams[info.ID]
+		if st == nil {
+			return fmt.Errorf("renaming unknown stream %s", info.ID)
+		}
+		st.info.Name = bytes.Clone(info.Name)
+		st.renames++
 	}
-	st := m.streams[id]
-	if st == nil {
-		return fmt.Errorf("renaming unknown stream %s", id)
+	for _, e := range c.End {
+		st := m.streams[e.Stream]
+		if st == nil {
+			return fmt.Errorf("ending a generation of unknown stream %s", e.Stream)
+		}
+		if g := st.gens[e.Gen]; g != nil {
+			g.sync()
+		}
+		st.ended[e.Gen] = true
 	}
-	st.info.Name = bytes.Clone(name)
-	st.renames++
+	for _, id := range c.Over {
+		delete(m.streams, id) // the bytes too, which a spool keeps until they are sealed
+	}
+	for _, kv := range c.Set {
+		if kv.Value == nil {
+			delete(m.meta, kv.Key)
+		} else {
+			m.meta[kv.Key] = bytes.Clone(kv.Value)
+		}
+	}
 	return nil
 }
 
@@ -162,26 +177,12 @@ func (m *memSink) Commit(_ context.Context, id vault.StreamID) error {
 		return err
 	}
 	m.commits++
+	if m.streams[id] == nil {
+		return fmt.Errorf("committing unknown stream %s", id)
+	}
 	for _, g := range m.streams[id].gens {
 		g.sync()
 	}
-	return nil
-}
-
-func (m *memSink) EndGeneration(_ context.Context, id vault.StreamID, gen int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.state(); err != nil {
-		return err
-	}
-	st := m.streams[id]
-	if st == nil {
-		return fmt.Errorf("ending a generation of unknown stream %s", id)
-	}
-	if g := st.gens[gen]; g != nil {
-		g.sync()
-	}
-	st.ended[gen] = true
 	return nil
 }
 
@@ -202,22 +203,6 @@ func (m *memSink) ReadAt(_ context.Context, id vault.StreamID, gen int64, p []by
 		return 0, io.EOF
 	}
 	return bytes.NewReader(st.gens[gen].data).ReadAt(p, off)
-}
-
-func (m *memSink) SetMeta(_ context.Context, kvs ...vault.KV) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.state(); err != nil {
-		return err
-	}
-	for _, kv := range kvs {
-		if kv.Value == nil {
-			delete(m.meta, kv.Key)
-		} else {
-			m.meta[kv.Key] = bytes.Clone(kv.Value)
-		}
-	}
-	return nil
 }
 
 func (m *memSink) Meta(prefix string, fn func(vault.KV) error) error {

@@ -15,9 +15,19 @@ import (
 	"logvault/vault"
 )
 
-// keepRemoved is how long a removed file's id stays valid after the removal or
-// the last late write.
-const keepRemoved = 30 * 24 * time.Hour
+const (
+	// keepRemoved is how long a removed file's id stays valid after the removal
+	// or the last late write.
+	keepRemoved = 30 * 24 * time.Hour
+	// maxRemoved bounds the removed files that are kept, over all sources, of
+	// which each may have the same share, or minRemoved: who removes more loses
+	// the oldest early.
+	maxRemoved = 1 << 15
+	minRemoved = 256
+	// maxFiles bounds the names of one source, and with them the memory and the
+	// room in the Sink's table that it can take. That is no passing state.
+	maxFiles = 1 << 14
+)
 
 // dropPerRemove bounds the forgotten ids per removal.
 const dropPerRemove = 4
@@ -37,6 +47,7 @@ type tree struct {
 	names   sync.Mutex
 	mu      sync.Mutex
 	removed []*node // removed files, oldest first
+	files   int     // nodes with a name, less the root
 }
 
 // node is a file or directory. It has one name: there are no hard links.
@@ -50,6 +61,7 @@ type node struct {
 	// gate is held shared by each WRITE and alone by the end of a generation,
 	// so that a WRITE is wholly before or after a truncation.
 	gate      sync.RWMutex
+	dead      bool  // forgotten, its stream too; under gate
 	dirty     bool  // written since its record was stored; under tree.mu
 	removedAt int64 // place in tree.removed; under tree.mu
 
@@ -123,22 +135,52 @@ type change struct {
 	up   *node // new parent directory, if the edit moves the node
 }
 
-// commit stores the changes, all or none, then makes them visible, and fills
+// edits are the changes of one call.
+type edits struct {
+	nodes   []change
+	drop    []*node       // forgotten for good, files with their streams
+	streams vault.Changes // Set is filled in by enact
+}
+
+// enact makes the changes of a call, with the answer that goes with them.
+func (c *call) enact(t *tree, e *edits, watch ...*wcc) error {
+	if c.entry != nil {
+		e.streams.Set = append(e.streams.Set, c.entry.record(c.made))
+	}
+	err := c.conn.server.enact(c.work(), t, e, watch...)
+	if err == nil && c.entry != nil {
+		c.conn.server.replies.wasStored(c.entry)
+	}
+	return err
+}
+
+// enact stores the changes, all or none, then makes them visible, and fills
 // the watched wccs. On error nothing has changed. The caller holds names if
-// names change. A crash before the return leaves the old names or the new.
-func (t *tree) commit(ctx context.Context, s *Server, changes []change, drop []*node, watch ...*wcc) error {
-	kvs := make([]vault.KV, 0, len(changes)+len(drop))
+// names change.
+//
+//	one record of the Sink   | crash before: nothing has happened, and the client asks again
+//	                         | crash after: all has, and who asks again has the first answer
+func (s *Server) enact(ctx context.Context, t *tree, e *edits, watch ...*wcc) error {
+	c := &e.streams
 	t.mu.Lock()
-	for _, ch := range changes {
+	for _, ch := range e.nodes {
 		m := ch.node.meta
 		ch.edit(&m)
-		kvs = append(kvs, vault.KV{Key: metaKey(ch.node.id), Value: m.encode()})
+		c.Set = append(c.Set, vault.KV{Key: metaKey(ch.node.id), Value: m.encode()})
 	}
 	t.mu.Unlock()
-	for _, n := range drop {
-		kvs = append(kvs, vault.KV{Key: metaKey(n.id)})
+	for _, n := range e.drop {
+		c.Set = append(c.Set, vault.KV{Key: metaKey(n.id)})
+		if n.kind == typeFile {
+			n.setDead(true) // from here on nothing is written to its stream
+			c.End = append(c.End, vault.Generation{Stream: n.stream, Gen: n.gen})
+			c.Over = append(c.Over, n.stream)
+		}
 	}
-	if err := s.cfg.Sink.SetMeta(ctx, kvs...); err != nil {
+	if err := s.cfg.Sink.Record(ctx, *c); err != nil {
+		for _, n := range e.drop {
+			n.setDead(false)
+		}
 		return err
 	}
 	t.mu.Lock()
@@ -146,18 +188,24 @@ func (t *tree) commit(ctx context.Context, s *Server, changes []change, drop []*
 		a := w.node.attr()
 		w.known, w.pre = true, a.before()
 	}
-	for _, n := range drop {
+	for _, n := range e.drop {
 		n.unlinkFrom(n.up, n.name)
 	}
-	for _, ch := range changes {
+	for _, ch := range e.nodes {
 		ch.apply()
 	}
 	for _, w := range watch {
 		w.post = w.node.attr()
 	}
 	t.mu.Unlock()
-	s.forget(drop)
+	s.forget(e.drop)
 	return nil
+}
+
+func (n *node) setDead(dead bool) {
+	n.gate.Lock()
+	n.dead = dead
+	n.gate.Unlock()
 }
 
 // apply edits the node and puts it where its name now is. names and mu are
@@ -185,6 +233,7 @@ func (ch *change) apply() {
 func (n *node) link() {
 	d := n.up
 	d.children[n.name] = n
+	n.tree.files++
 	i, _ := slices.BinarySearchFunc(d.order, n.id, byID)
 	d.order = slices.Insert(d.order, i, n)
 	if n.kind == typeDir {
@@ -198,6 +247,7 @@ func (n *node) unlinkFrom(d *node, name string) {
 		return
 	}
 	delete(d.children, name)
+	n.tree.files--
 	if i, ok := slices.BinarySearchFunc(d.order, n.id, byID); ok {
 		d.order = slices.Delete(d.order, i, i+1)
 	}
@@ -208,16 +258,20 @@ func (n *node) unlinkFrom(d *node, name string) {
 
 func byID(n *node, id uint64) int { return cmp.Compare(n.id, id) }
 
-// forgettable takes a few removed files whose time is over off the list; names is held.
-func (t *tree) forgettable(now int64) []*node {
+// forgettable takes a few removed files whose time is over, or that are too
+// many, off the list; names is held.
+func (s *Server) forgettable(t *tree, now int64) []*node {
+	s.mu.RLock()
+	share := max(minRemoved, maxRemoved/len(s.trees))
+	s.mu.RUnlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []*node
 	limit := now - int64(keepRemoved)
-	for len(t.removed) > 0 && len(out) < dropPerRemove && t.removed[0].removedAt < limit {
+	for len(t.removed) > 0 && len(out) < dropPerRemove && (t.removed[0].removedAt < limit || len(t.removed) > share) {
 		n := t.removed[0]
 		t.removed = t.removed[1:]
-		if n.ctime >= limit { // written late: its time starts again
+		if n.removedAt < limit && n.ctime >= limit { // written late: its time starts again
 			n.removedAt = n.ctime
 			t.removed = append(t.removed, n)
 			continue
@@ -225,6 +279,13 @@ func (t *tree) forgettable(now int64) []*node {
 		out = append(out, n)
 	}
 	return out
+}
+
+// full reports whether the tree has as many names as it may.
+func (t *tree) full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.files >= maxFiles
 }
 
 func (t *tree) removedCount() int {
@@ -303,7 +364,7 @@ func (s *Server) treeOf(ctx context.Context, name vault.Source) (*tree, error) {
 	}
 	root.root = root.id
 	t.root = root
-	if err := s.cfg.Sink.SetMeta(ctx, vault.KV{Key: metaKey(root.id), Value: root.encode()}); err != nil {
+	if err := s.cfg.Sink.Record(ctx, vault.Changes{Set: []vault.KV{{Key: metaKey(root.id), Value: root.encode()}}}); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()

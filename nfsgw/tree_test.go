@@ -21,8 +21,8 @@ type metaSink struct {
 	meta map[string][]byte
 }
 
-func (m *metaSink) SetMeta(_ context.Context, kvs ...vault.KV) error {
-	for _, kv := range kvs {
+func (m *metaSink) Record(_ context.Context, c vault.Changes) error {
+	for _, kv := range c.Set {
 		if kv.Value == nil {
 			delete(m.meta, kv.Key)
 		} else {
@@ -192,11 +192,13 @@ func TestRemovedDirectoryStaysAway(t *testing.T) {
 		t.Fatalf("rmdir: status %d", st)
 	}
 	cl := &call{conn: w.c}
-	if st := w.s.applyAttrs(cl, d, &setAttr{setMode: true}, &wcc{node: d}); st != statusStale {
+	if st := w.s.applyAttrs(cl, d, &setAttr{setMode: true}, nil, &wcc{node: d}); st != statusStale {
 		t.Errorf("attributes of a removed directory: status %d, expected STALE", st)
 	}
-	if len(sink.meta) != 1 {
-		t.Errorf("%d records, expected the root's alone", len(sink.meta))
+	for key := range sink.meta {
+		if strings.HasPrefix(key, metaPrefix) && key != metaKey(w.root.id) {
+			t.Errorf("record %s is left, expected the root's alone", key)
+		}
 	}
 }
 
@@ -219,34 +221,48 @@ func TestDeepPaths(t *testing.T) {
 	}
 }
 
-// TestReplyCacheForgets by age and by number.
+// TestReplyCacheForgets by age, by number of a peer, and by number in all.
 func TestReplyCacheForgets(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	rc := newReplyCache(func() time.Time { return now })
-	key := func(xid int) replyKey { return replyKey{xid: uint32(xid)} }
-	run := func(xid int, reply string) bool {
-		e, first := rc.begin(key(xid))
+	key := func(peer, xid int) replyKey {
+		return replyKey{peer: netip.AddrFrom4([4]byte{10, byte(peer >> 8), byte(peer), 1}), xid: uint32(xid)}
+	}
+	run := func(peer, xid int) bool {
+		e, first := rc.begin(key(peer, xid))
 		if first {
-			rc.end(key(xid), e, []byte(reply))
+			rc.end(e, answer{status: statusExist}, true)
+		} else if e.answer.status != statusExist {
+			t.Errorf("call %d of peer %d: another answer", xid, peer)
 		}
 		return first
 	}
-	if !run(1, "a") || run(1, "b") {
+	if !run(1, 1) || run(1, 1) {
 		t.Error("the second time is not seen as such")
 	}
 	now = now.Add(keepReplies)
-	if !run(1, "c") {
+	if !run(1, 1) {
 		t.Error("an old answer is given")
 	}
+	for i := range peerReplies {
+		run(2, i)
+	}
+	if run(1, 1) || run(2, 0) {
+		t.Error("forgotten below the limit of a peer")
+	}
+	run(2, peerReplies)
+	if run(1, 1) || !run(2, 0) {
+		t.Error("a peer with too many calls must lose its own oldest, and no other's")
+	}
 	for i := range maxReplies {
-		run(100+i, "x")
+		run(3+i, 1)
 	}
-	if !run(1, "d") || len(rc.entries) > maxReplies {
-		t.Errorf("%d answers kept, at most %d expected", len(rc.entries), maxReplies)
+	if len(rc.order) != maxReplies || len(rc.entries) != maxReplies || len(rc.peers) != maxReplies || rc.next > maxReplies {
+		t.Errorf("%d answers, %d in order, %d peers, %d slots; expected %d", len(rc.entries), len(rc.order), len(rc.peers), rc.next, maxReplies)
 	}
-	e, _ := rc.begin(key(9))
-	rc.end(key(9), e, nil)
-	if _, first := rc.begin(key(9)); !first {
+	e, _ := rc.begin(key(9, 9))
+	rc.end(e, answer{}, false)
+	if _, first := rc.begin(key(9, 9)); !first {
 		t.Error("a call that had no answer is remembered")
 	}
 }

@@ -1,0 +1,249 @@
+package nfsgw_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"logvault/fixtures/nfstest"
+	"logvault/ingest"
+	"logvault/internal/vfs"
+	"logvault/vault"
+)
+
+// twice is a call that must not be done twice, and what is there afterwards.
+type twice struct {
+	name string
+	proc uint32
+	args func(w *world) *nfstest.Encoder
+	want string // of list
+}
+
+// world is what each of the calls finds: a file "f" with 4 bytes, an empty file
+// "g", directories "d" (empty) and "e" with a file "e/x".
+type world struct {
+	c          *nfstest.Client
+	root, f, e nfstest.Handle
+}
+
+func (w *world) at(name string) *nfstest.Encoder {
+	return new(nfstest.Encoder).Opaque(w.root).Opaque([]byte(name))
+}
+
+var twiceCalls = []twice{
+	{"CREATE", 8, func(w *world) *nfstest.Encoder { return w.at("new").U32(1, 0, 0, 0, 0, 0, 0) }, "d/ e/ e/x f g new | e/x.0:4 f.0:8 g.0:4 new.0:4"},
+	{"CREATE exclusive", 8, func(w *world) *nfstest.Encoder { return w.at("new").U32(2, 1, 2) }, "d/ e/ e/x f g new | e/x.0:4 f.0:8 g.0:4 new.0:4"},
+	{"CREATE that truncates", 8, func(w *world) *nfstest.Encoder { return w.at("f").U32(0, 0, 0, 0, 1, 0, 0, 0, 0) }, "d/ e/ e/x f g | e/x.0:4 f.0:4! f.1:4 g.0:4"},
+	{"MKDIR", 9, func(w *world) *nfstest.Encoder { return w.at("new").U32(0, 0, 0, 0, 0, 0) }, "d/ e/ e/x f g new/ | e/x.0:4 f.0:8 g.0:4"},
+	{"REMOVE", 12, func(w *world) *nfstest.Encoder { return w.at("f") }, "d/ e/ e/x g | e/x.0:4 f.0:4! g.0:4"},
+	{"RMDIR", 13, func(w *world) *nfstest.Encoder { return w.at("d") }, "e/ e/x f g | e/x.0:4 f.0:8 g.0:4"},
+	{"RENAME", 14, func(w *world) *nfstest.Encoder { return w.at("f").Raw(w.at("h").Bytes()) }, "d/ e/ e/x g h | e/x.0:4 g.0:4 h.0:8"},
+	{"RENAME over", 14, func(w *world) *nfstest.Encoder { return w.at("g").Raw(w.at("f").Bytes()) }, "d/ e/ e/x f | e/x.0:4 f.0:4 f.0:4!"},
+	{"RENAME of a directory", 14, func(w *world) *nfstest.Encoder { return w.at("e").Raw(w.at("d").Bytes()) }, "d/ d/x f g | d/x.0:4 f.0:8 g.0:4"},
+	{"SETATTR to size 0", 2, func(w *world) *nfstest.Encoder {
+		return new(nfstest.Encoder).Opaque(w.f).U32(0, 0, 0, 1, 0, 0, 0, 0, 0)
+	}, "d/ e/ e/x f g | e/x.0:4 f.0:4! f.1:4 g.0:4"},
+	{"SETATTR of mode", 2, func(w *world) *nfstest.Encoder {
+		return new(nfstest.Encoder).Opaque(w.f).U32(1, 0o600, 0, 0, 0, 0, 0, 0)
+	}, "d/ e/ e/x f g | e/x.0:4 f.0:8 g.0:4"},
+}
+
+// TestRepeatedAfterACrash cuts the power, or kills the process, at every
+// operation of the disk during a call that must not be done twice. The client
+// sends the call again to the next process, with the same xid: it is answered
+// OK, and it has been done once.
+func TestRepeatedAfterACrash(t *testing.T) {
+	for _, tc := range twiceCalls {
+		for _, kill := range []bool{false, true} {
+			t.Run(tc.name, func(t *testing.T) {
+				for cut := int64(1); ; cut++ {
+					if crashAt(t, &tc, cut, kill) {
+						break
+					}
+				}
+			})
+		}
+	}
+}
+
+// crashAt lets the disk die at the given operation of the call and reports
+// whether the call was answered before.
+func crashAt(t *testing.T, tc *twice, cut int64, kill bool) (answered bool) {
+	t.Helper()
+	m := &machine{t: t, disk: vfs.NewMem()}
+	cfg, _ := m.config()
+	if err := ingest.CreateSpool(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	var ops atomic.Int64 // how many are left; negative: without end
+	ops.Store(-1)
+	m.bootUntil(&ops)
+	w := newWorld(t, m.g)
+	ops.Store(cut)
+	first, answered := callRaw(t, m.g, tc.proc, tc.args(w).Bytes())
+	ops.Store(0)
+	if !kill {
+		m.disk = m.disk.CrashClone(rand.New(rand.NewPCG(uint64(cut), 7)))
+	}
+	_ = m.g.close() // the disk is dead
+	if answered && binary.BigEndian.Uint32(first) != 0 {
+		t.Fatalf("status %d", binary.BigEndian.Uint32(first))
+	}
+	ops.Store(-1)
+	spool := m.bootUntil(&ops)
+	for range 2 {
+		again, ok := callRaw(t, m.g, tc.proc, tc.args(w).Bytes())
+		if !ok || binary.BigEndian.Uint32(again) != 0 {
+			t.Fatalf("%d operations, killed %t, answered %t: repeated call %x", cut, kill, answered, again)
+		}
+		if answered && !sameMade(tc.proc, first, again) {
+			t.Fatalf("%d operations: another file when repeated", cut)
+		}
+	}
+	if got := list(t, m.g, spool); got != tc.want {
+		t.Fatalf("%d operations, killed %t, answered %t:\n got %s\nwant %s", cut, kill, answered, got, tc.want)
+	}
+	if err := m.g.close(); err != nil {
+		t.Fatal(err)
+	}
+	return answered
+}
+
+func sameMade(proc uint32, a, b []byte) bool {
+	if proc != 8 && proc != 9 {
+		return true
+	}
+	return bytes.Equal(a[:4+4+4+32], b[:4+4+4+32])
+}
+
+// bootUntil boots on a disk that dies when ops reaches 0.
+func (m *machine) bootUntil(ops *atomic.Int64) *ingest.Spool {
+	m.t.Helper()
+	cfg, _ := m.config()
+	cfg.FS = vfs.NewFault(m.disk, func(vfs.Op, string) error {
+		if n := ops.Load(); n < 0 || n > 0 && ops.Add(-1) >= 0 {
+			return nil
+		}
+		return errPower
+	})
+	spool, err := ingest.OpenSpool(context.Background(), cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.g = startAt(m.t, testConfig(spool), "127.0.0.1:0")
+	return spool
+}
+
+func newWorld(t *testing.T, g *gateway) *world {
+	t.Helper()
+	w := &world{}
+	w.c, w.root = g.mount()
+	h := must[nfstest.Handle](t)
+	w.f = h(w.c.Create(w.root, "f"))
+	if _, err := w.c.Write(w.f, 0, []byte("one\n"), nfstest.FileSync); err != nil {
+		t.Fatal(err)
+	}
+	h(w.c.Create(w.root, "g"))
+	for _, name := range []string{"d", "e"} {
+		d, _, err := w.c.Mkdir(w.root, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.e = d
+	}
+	h(w.c.Create(w.e, "x"))
+	return w
+}
+
+// callRaw makes a call with an xid of its own and returns the result, or false
+// if the server closed the connection instead.
+func callRaw(t *testing.T, g *gateway, proc uint32, args []byte) ([]byte, bool) {
+	t.Helper()
+	nc, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		return nil, false
+	}
+	defer nc.Close()
+	b := append(rawCall(4711, 2, nfstest.NFS, 3, proc, 0, 0, 0, 0), args...)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4)|1<<31)
+	if _, err := nc.Write(b); err != nil {
+		return nil, false
+	}
+	if err := nc.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var mark [4]byte
+	if _, err := io.ReadFull(nc, mark[:]); err != nil {
+		var ne net.Error
+		if errors.As(err, &ne) && ne.Timeout() {
+			t.Fatal("neither answered nor closed")
+		}
+		return nil, false
+	}
+	reply := make([]byte, binary.BigEndian.Uint32(mark[:])&^(1<<31))
+	if _, err := io.ReadFull(nc, reply); err != nil || len(reply) < 28 {
+		t.Fatalf("reply %x: %v", reply, err)
+	}
+	return reply[24:], true
+}
+
+// list appends a line to every file and gives all names, and then what the
+// archive gets: name, generation, bytes, "!" if the generation has ended.
+func list(t *testing.T, g *gateway, spool *ingest.Spool) string {
+	t.Helper()
+	c, root := g.mount()
+	var names, pieces []string
+	var walk func(dir nfstest.Handle, path string)
+	walk = func(dir nfstest.Handle, path string) {
+		entries, err := c.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			switch {
+			case e.Name == "." || e.Name == "..":
+			case e.Attr.Type == 2:
+				names = append(names, path+e.Name+"/")
+				walk(e.Handle, path+e.Name+"/")
+			default:
+				names = append(names, path+e.Name)
+				if _, err := c.Write(e.Handle, e.Attr.Size, []byte("two\n"), nfstest.FileSync); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	walk(root, "")
+	for due := []vault.Piece{{}}; len(due) > 0; {
+		var err error
+		if due, err = spool.Due(t.Context(), vault.DueOptions{Now: time.Now(), All: true}); err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range due {
+			closed := ""
+			if p.Closed {
+				closed = "!"
+			}
+			pieces = append(pieces, fmt.Sprintf("%s.%d:%d%s", p.Name, p.Gen, p.Span, closed))
+			if err := spool.Intend(t.Context(), vault.Intent{Piece: p, Entry: []byte("{}")}); err != nil {
+				t.Fatal(err)
+			}
+			if err := spool.Release(t.Context(), p, int64(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	slices.Sort(names)
+	slices.Sort(pieces)
+	return strings.Join(names, " ") + " | " + strings.Join(pieces, " ")
+}
