@@ -59,7 +59,7 @@ var arrows = map[string][]string{
 	"fixtures/testserver":          {},
 	"fixtures/nfs-guest/guesttool": {},
 	"fixtures/testwitness":         {"ledger", "vault"},
-	"fixtures/cmd/bench":           {"fixtures/bigvault", "fixtures/loggen"},
+	"fixtures/cmd/bench":           {"fixtures/bigvault", "fixtures/loggen", "fixtures/nfstest"},
 	"fixtures/cmd/bigvault":        {"fixtures/bigvault"},
 	"fixtures/cmd/crash":           {"fixtures/nfstest"},
 	"fixtures/cmd/loggen":          {"fixtures/loggen"},

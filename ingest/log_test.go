@@ -409,22 +409,3 @@ func TestCloseUnderLoad(t *testing.T) {
 		}
 	}
 }
-
-// Contiguous returns where the first hole of a generation begins: everything
-// below was received or is a gap of the ledger. It differs from Size when bytes
-// came out of order, and after a crash: of groups that were never synced a later
-// one may have reached the disk and an earlier one not.
-func (s *Spool) Contiguous(id vault.StreamID, gen int64) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.table.stream(id)
-	if st == nil || st.gen(gen) == nil {
-		return 0
-	}
-	g := st.gen(gen)
-	end := g.sealed
-	for i := g.data.from(end); i < len(g.data) && g.data[i].off() <= end; i++ {
-		end = g.data[i].end()
-	}
-	return end
-}

@@ -1,0 +1,243 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"logvault/vault"
+)
+
+// perStore bounds the records of one change of the metadata table, which fits
+// one group of the spool.
+const perStore = 128
+
+// store makes records durable, all or none of up to perStore.
+func (f *follower) store(ctx context.Context, records ...record) error {
+	var kvs []vault.KV
+	for _, r := range records {
+		kvs = append(kvs, vault.KV{Key: r.key(f.source), Value: r.encode()})
+	}
+	return f.w.cfg.Sink.SetMeta(ctx, kvs...)
+}
+
+// ensure makes the stream of a text known to the spool.
+func (f *follower) ensure(ctx context.Context, t *text) error {
+	if t.known {
+		return nil
+	}
+	err := f.w.cfg.Sink.AddStream(ctx, vault.StreamInfo{ID: t.stream, Source: f.source, Name: []byte(t.path)})
+	t.known = err == nil
+	return err
+}
+
+// take takes in what the files hold beyond what the stream has.
+func (f *follower) take(ctx context.Context) (more bool, err error) {
+	var todo []*text
+	for _, t := range f.texts {
+		switch {
+		case t.file == nil || t.done || t.drained || !t.checked:
+		case t.after != nil && !t.after.done:
+		default:
+			f.sync(t) // what is read below was written before
+			todo = append(todo, t)
+		}
+	}
+	if todo, err = f.announce(ctx, todo); err != nil {
+		return false, err
+	}
+	for _, t := range todo {
+		if err = f.ensure(ctx, t); err == nil {
+			err = f.write(ctx, t)
+		}
+		if err != nil {
+			break
+		}
+	}
+	// Those before an error are committed too: a full spool can only seal, and so
+	// make room for, what is.
+	for _, t := range todo {
+		if cerr := f.commit(ctx, t); err == nil {
+			err = cerr
+		}
+		more = more || !t.drained
+	}
+	return more && err == nil, err
+}
+
+// announce stores the records of texts that are new, moved, or of which more of
+// the head can be known now. It returns the texts of which more may be taken.
+func (f *follower) announce(ctx context.Context, todo []*text) (ready []*text, err error) {
+	var changed []*text
+	longer := map[*text]record{}
+	for _, t := range todo {
+		r, ok, err := t.announcement()
+		if err != nil {
+			f.problem(t.path, err)
+		}
+		if err != nil || !ok {
+			t.checked = false // look finds out why
+			continue
+		}
+		ready = append(ready, t)
+		longer[t] = r
+		if r != t.record || !t.stored || t.dirty {
+			changed = append(changed, t)
+		}
+	}
+	for _, t := range f.texts {
+		if _, listed := longer[t]; t.dirty && !listed {
+			changed = append(changed, t)
+			longer[t] = t.record
+		}
+	}
+	for part := range slices.Chunk(changed, perStore) {
+		var kvs []vault.KV
+		for _, t := range part {
+			r := longer[t]
+			kvs = append(kvs, vault.KV{Key: r.key(f.source), Value: r.encode()})
+		}
+		if err := f.w.cfg.Sink.SetMeta(ctx, kvs...); err != nil {
+			return nil, err
+		}
+		for _, t := range part {
+			t.record, t.stored, t.dirty = longer[t], true, false
+		}
+	}
+	return ready, nil
+}
+
+// announcement is the record of a text with as much of the head as the file has
+// now. Not ok: the file changed since it was looked at.
+func (t *text) announcement() (r record, ok bool, err error) {
+	r = t.record
+	if t.head == maxHead {
+		return r, true, nil
+	}
+	n := int(min(maxHead, t.size))
+	head, err := readHead(t.file, n)
+	if err != nil || len(head) < n || vault.HashOf(head[:t.head]) != t.sum && t.head > 0 {
+		return r, false, err
+	}
+	r.head, r.sum = n, vault.HashOf(head)
+	return r, true, nil
+}
+
+// write hands what is unread to the spool, at most maxTurn bytes. After each
+// read the head is compared: had the file been truncated before, what was read
+// would be other text.
+func (f *follower) write(ctx context.Context, t *text) error {
+	for stop := min(t.size, t.pos+maxTurn); t.pos < stop; {
+		buf := f.w.buf[:min(maxWrite, stop-t.pos)]
+		n, err := t.file.ReadAt(buf, t.pos)
+		if err != nil && err != io.EOF {
+			f.problem(t.path, err)
+			return nil
+		}
+		same, err := t.same()
+		if err != nil {
+			f.problem(t.path, err)
+			return nil
+		}
+		if n < len(buf) || !same {
+			t.checked = false
+			return nil
+		}
+		if err := f.w.cfg.Sink.Write(ctx, t.stream, t.gen, t.pos-t.base, buf, netip.Addr{}, false); err != nil {
+			return err
+		}
+		t.pos += int64(n)
+		t.active = f.boot()
+		f.w.count(func(s *Stats) { s.Bytes += int64(n) })
+	}
+	return nil
+}
+
+// commit makes durable what was written of a text, and asks the spool how far it
+// got: of a write that failed it may have a part.
+func (f *follower) commit(ctx context.Context, t *text) error {
+	if !t.known {
+		return nil
+	}
+	err := f.w.cfg.Sink.Commit(ctx, t.stream)
+	t.pos = t.base + f.w.cfg.Sink.Contiguous(t.stream, t.gen)
+	t.drained = t.pos == t.size
+	return err
+}
+
+// finish ends the generation of a text: first the note with its end, because the
+// spool forgets generations that are over.
+func (f *follower) finish(ctx context.Context, t *text) error {
+	if !t.done {
+		r := t.record
+		r.done, r.end = true, t.pos
+		if err := f.store(ctx, r); err != nil {
+			return err
+		}
+		t.record, t.dirty = r, false
+	}
+	return f.end(ctx, t, t.gen)
+}
+
+// end ends a generation of the stream of a text.
+func (f *follower) end(ctx context.Context, t *text, gen int64) error {
+	if err := f.ensure(ctx, t); err != nil {
+		return err
+	}
+	return f.w.cfg.Sink.EndGeneration(ctx, t.stream, gen)
+}
+
+// sync makes durable what the file holds now.
+func (f *follower) sync(t *text) {
+	if err := t.file.Sync(); err != nil {
+		f.problem(t.path, fmt.Errorf("not safe from a power cut: %w", err))
+	}
+}
+
+// retire closes what is silent, ends what is over, and forgets what is gone.
+func (f *follower) retire(ctx context.Context, l *listing) (again bool, err error) {
+	now := f.boot()
+	for _, t := range slices.Clone(f.texts) {
+		silent, rotated := now-t.active, t.at == nil || !t.at.matches
+		lost := t.at == nil && t.file == nil && l.complete()
+		// An empty mount point does not show that a file is gone.
+		gone := lost && (l.devices[t.id.Device] || t.id == Identity{})
+		if !gone {
+			t.absent = 0
+		} else if t.absent == 0 {
+			t.absent = now
+		}
+		switch {
+		case !t.stored && t.at == nil && silent >= idle:
+			f.drop(t)
+		case !t.stored:
+		case t.done && gone && now-t.absent >= remember:
+			if err := f.w.cfg.Sink.SetMeta(ctx, vault.KV{Key: t.key(f.source)}); err != nil {
+				return false, err
+			}
+			f.drop(t)
+		case t.done:
+			t.close()
+		case t.drained && (t.over || silent >= idle && rotated || silent >= ended):
+			again = again || t.over
+			err = f.finish(ctx, t)
+			t.close()
+		case lost && t.over, gone && now-t.absent >= idle:
+			again = again || t.over
+			if !t.opened {
+				f.w.count(func(s *Stats) { s.Vanished++ })
+				f.log.Warn("a watched file is gone; what came after the last read, if anything, was not taken in", "path", t.path, "taken", t.pos)
+			}
+			err = f.finish(ctx, t)
+		}
+		if err != nil {
+			return false, err
+		}
+		if t.drained && silent >= idle {
+			t.close()
+		}
+	}
+	return again, nil
+}
