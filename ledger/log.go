@@ -59,6 +59,9 @@ func (l *Log) stores() []Store {
 	return []Store{l.cfg.Record, l.cfg.Copy}
 }
 
+// Prefix returns the prefix that the log's files have.
+func (l *Log) Prefix() string { return l.cfg.Prefix }
+
 // Checkpoint returns the last head known to be published in the record.
 func (l *Log) Checkpoint() Checkpoint {
 	l.mu.Lock()

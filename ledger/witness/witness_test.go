@@ -193,7 +193,9 @@ func TestBadAnswers(t *testing.T) {
 // TestRedirect: a redirect would turn the POST into a GET of somewhere else.
 func TestRedirect(t *testing.T) {
 	w := newWorld(t)
-	h := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, w.client.URL+"add-checkpoint", 302) })
+	h := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		http.Redirect(rw, r, w.client.URL+"add-checkpoint", 302)
+	})
 	if _, err := serve(t, h, w.far.Key).Cosign(ctx, w.Log.Tree(), 0); err == nil || w.far.Asks() != 0 {
 		t.Errorf("error %v, %d requests to where it pointed", err, w.far.Asks())
 	}
