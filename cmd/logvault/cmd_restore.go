@@ -204,14 +204,20 @@ func (a *app) printLost(c *cli.Context, trust *ledger.Trust, store vault.Store) 
 	if err != nil {
 		return err
 	}
-	return a.printLast(c, last)
+	return a.printLast(c, lostState, last)
 }
 
-func (a *app) printLast(c *cli.Context, last []gateway.LastReceived) error {
+// Why something is lost, for printLast.
+const (
+	lostState  = "What the lost gateway had received and this vault does not have is lost."
+	lostBackup = "What was received after the backup and not sealed is lost."
+)
+
+func (a *app) printLast(c *cli.Context, why string, last []gateway.LastReceived) error {
 	if flag(c, "json") {
 		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "newest", "sources": last})
 	}
-	a.talk(c, "What the lost gateway received and this copy did not have is lost. How much that is cannot be known from here;\ncompare with the proxies' own logs. The newest that is here was received")
+	a.talk(c, "%s How much that is cannot be known from here;\ncompare with the proxies' own logs. The newest that is here was received", why)
 	for _, l := range last {
 		when := "never: nothing of it is here"
 		if !l.At.IsZero() {
@@ -229,7 +235,7 @@ func (a *app) printState(c *cli.Context, res *gateway.StateResult) error {
 			"rotation_entry": res.Rotation.Index, "rotation_hash": res.Rotation.Hash.String(), "ledger_size": res.Size, "orphans": res.Orphans, "sources_without_clients": res.Closed}); err != nil {
 			return err
 		}
-		return a.printLast(c, res.Last)
+		return a.printLast(c, lostState, res.Last)
 	}
 	if _, err := fmt.Fprintf(a.out, "%s\n", res.VKey); err != nil {
 		return err
@@ -242,7 +248,7 @@ func (a *app) printState(c *cli.Context, res *gateway.StateResult) error {
 	if len(res.Closed) > 0 {
 		a.talk(c, "No clients yet for: %s. Name them in %s, or the proxies cannot mount.", strings.Join(res.Closed, ", "), res.ConfigFile)
 	}
-	if err := a.printLast(c, res.Last); err != nil {
+	if err := a.printLast(c, lostState, res.Last); err != nil {
 		return err
 	}
 	a.talk(c, "Next: logvault --config %s serve. Proxies must unmount and mount the export again.", res.ConfigFile)

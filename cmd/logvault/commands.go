@@ -17,6 +17,7 @@ func (a *app) commands() []*cli.Command {
 		a.verifyCommand(),
 		a.replicateCommand(),
 		a.restoreCommand(),
+		a.recoverCommand(),
 		a.extractCommand(),
 		a.checkBundleCommand(),
 		a.statusCommand(),

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/willscott/go-nfs-client/nfs"
 	"github.com/willscott/go-nfs-client/nfs/rpc"
@@ -20,7 +22,7 @@ import (
 // writeNFS mounts an export with an NFSv3 client and writes one file as a proxy
 // would: directory, create, sequential writes, commit at close.
 func writeNFS(addr, export, name string, data []byte) (err error) {
-	conn, err := rpc.DialTCP("tcp", addr, false)
+	conn, err := dialNFS(addr)
 	if err != nil {
 		return err
 	}
@@ -48,6 +50,17 @@ func writeNFS(addr, export, name string, data []byte) (err error) {
 		chunk = chunk[n:]
 	}
 	return nil
+}
+
+// dialNFS connects. The client library draws its own port at random, and it may
+// be in use.
+func dialNFS(addr string) (conn *rpc.Client, err error) {
+	for range 16 {
+		if conn, err = rpc.DialTCP("tcp", addr, false); !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return conn, err
 }
 
 // stock gets every line back from both copies with gpg and zcat alone, in the

@@ -33,7 +33,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits":  exits,
 			"serve":  serve,
-			"stop":   stop,
+			"halt":   halt,
 			"listen": listen,
 			"nfsput": nfsput,
 			"flip":   flip,
@@ -75,7 +75,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(cmd.Start())
 	ts.Setenv("SERVE_PID", strconv.Itoa(cmd.Process.Pid))
 	ts.Defer(func() {
-		_ = cmd.Process.Kill() // stop may have ended it
+		_ = cmd.Process.Kill() // halt may have ended it
 		_ = cmd.Wait()
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -89,8 +89,8 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	go io.Copy(io.Discard, out) // ends with the process
 }
 
-// stop: ends the gateway with SIGTERM; `stop kill` with SIGKILL.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+// halt: ends the gateway with SIGTERM; `halt kill` with SIGKILL.
+func halt(ts *testscript.TestScript, neg bool, args []string) {
 	pid, err := strconv.Atoi(ts.Getenv("SERVE_PID"))
 	ts.Check(err)
 	sig := syscall.SIGTERM
