@@ -12,32 +12,30 @@ import (
 	"logvault/vault"
 )
 
-const bufferSize = 256 << 10
+const bufferSize = 1 << 20
 
-// objects copies what the destination lacks, Jobs at a time. The first failure
-// ends the step; what was copied stays.
-func (p *pass) objects(ctx context.Context) error {
+// parallel calls what produce hands to do, Jobs at a time, each with a buffer of
+// its own. The first failure ends it; what was done stays.
+func (p *pass) parallel(ctx context.Context, produce func(do func(func(buf []byte) error) error) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	jobs := make(chan item)
+	jobs := make(chan func([]byte) error)
 	var workers sync.WaitGroup
 	for range p.o.Jobs {
 		workers.Go(func() {
 			buf := make([]byte, bufferSize)
-			for it := range jobs {
+			for job := range jobs {
 				if ctx.Err() != nil {
 					continue // drain, so that the sender never waits
 				}
-				if err := p.again(ctx, it.name, func() error { return p.copyObject(ctx, it, buf) }); err != nil {
+				if err := job(buf); err != nil {
 					cancel(err)
 				}
 			}
 		})
 	}
-	err := p.items(ctx, func(it item) error {
-		if !it.due && p.here.find(it.name) == nil && p.there.find(it.name) != nil {
-			jobs <- it
-		}
+	err := produce(func(job func([]byte) error) error {
+		jobs <- job
 		return ctx.Err()
 	})
 	close(jobs)
@@ -48,9 +46,82 @@ func (p *pass) objects(ctx context.Context) error {
 	return err
 }
 
+// objects copies what the destination lacks, and settles what it has got from
+// passes that were lost: an object counts when it was read back, and is
+// protected from then on.
+func (p *pass) objects(ctx context.Context) error {
+	if err := p.probe(ctx); err != nil {
+		return err
+	}
+	return p.parallel(ctx, func(do func(func([]byte) error) error) error {
+		return p.items(ctx, func(it item) error {
+			here := p.here.find(it.name)
+			switch {
+			case it.due:
+				return nil
+			case here != nil && p.settled(it, here) && !p.anew && !it.moved:
+				p.reached(p.prior, it.until)
+				return nil
+			case here == nil && p.there.find(it.name) == nil:
+				return nil // destroyed at the source, and on record
+			}
+			return do(func(buf []byte) error { return p.settle(ctx, it, here, buf) })
+		})
+	})
+}
+
+// settled reports whether an object at the destination was there at the last
+// held entry: then it has been read back and protected. One that was lost since
+// and came back with a lost pass is newer than that entry.
+func (p *pass) settled(it item, here *listed) bool {
+	return it.entry < p.held.Size && here.written <= p.held.Time.UnixNano()
+}
+
+// settle brings one object to its end: there, read back, protected.
+func (p *pass) settle(ctx context.Context, it item, here *listed, buf []byte) error {
+	var err error
+	switch {
+	case here == nil:
+		err = p.again(ctx, it.name, func() error { return p.copyObject(ctx, it, buf) })
+	case !p.settled(it, here) && !p.isReadBack(it.hash):
+		err = p.again(ctx, it.name, func() error { return p.readBack(ctx, it, buf) })
+	}
+	if err != nil {
+		return err
+	}
+	if it.moved {
+		p.mu.Lock()
+		p.changed = true
+		p.mu.Unlock()
+	}
+	return p.protect(ctx, it.name, it.until)
+}
+
+// isReadBack asks what lost passes remembered.
+func (p *pass) isReadBack(hash vault.Hash) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.o.ReadBack != nil && p.o.ReadBack.Has(hash)
+}
+
+// readBack reads an object from the destination, hashes it and remembers that.
+func (p *pass) readBack(ctx context.Context, it item, buf []byte) error {
+	if err := p.rehash(ctx, p.o.To, it, buf); err != nil {
+		return fmt.Errorf("destination, read back: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed = true
+	if p.o.ReadBack == nil {
+		return nil
+	}
+	return p.o.ReadBack.Add(it.hash)
+}
+
 // copyObject copies one object. It counts only after its bytes were read back
 // from the destination and hashed there.
 func (p *pass) copyObject(ctx context.Context, it item, buf []byte) error {
+	p.o.Log.Debug("copying", "object", it.name)
 	rc, size, err := p.o.From.Open(ctx, it.name)
 	if errors.Is(err, vault.ErrNotExist) {
 		return fmt.Errorf("source: %w: %s, listed before", ErrMissing, it.name)
@@ -69,15 +140,14 @@ func (p *pass) copyObject(ctx context.Context, it item, buf []byte) error {
 		}
 		return fmt.Errorf("destination: %w", err)
 	}
-	if err := p.rehash(ctx, p.o.To, it, buf); err != nil {
-		return fmt.Errorf("destination, read back: %w", err)
+	if err := p.readBack(ctx, it, buf); err != nil {
+		return err
 	}
 	p.mu.Lock()
 	p.sum.Copied++
 	p.sum.Bytes += size
 	p.heldObjects++
 	p.heldBytes += size
-	p.changed = true
 	p.mu.Unlock()
 	p.o.Log.Debug("copied", "object", it.name, "bytes", size)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"logvault/ledger"
 	"logvault/ledger/entry"
@@ -27,20 +28,32 @@ type pass struct {
 	marker vault.Hash
 	dst    ledger.Checkpoint // the destination's head, zero if it has none yet
 	held   entry.Held        // the last one of the copy log, zero if none
-	seen   []seen
+	locked entry.Lock        // the one that went with it, zero if none
+	heldAt int64             // the copy log's size just after it
 
 	pinned   string // the ledger key that the pass began with
 	keysRead bool   // the trust knows of all rotations in the source
 
-	window *window.Window
-	keys   map[int64]*periodKey
-	regs   []item
-	tokens map[int64]vault.Hash // SHA-256 of timestamp tokens, by size
+	now     time.Time      // the moment that all dates of the pass are judged at
+	window  *window.Window // of all entries
+	was     *window.Window // of those that were held before
+	keys    map[int64]*periodKey
+	regs    []item
+	orphans []string             // objects that the ledger says are nothing
+	tokens  map[int64]vault.Hash // SHA-256 of timestamp tokens, by size
+
+	last, wasLast time.Time // the latest date of all, now and at the last lock
 
 	here, there inventory // what destination and source list
 	total       int64     // bytes to copy
 
-	mu                     sync.Mutex // guards sum, done and changed while objects are copied
+	prior vault.Level          // of the last lock
+	anew  bool                 // what is protected already must be protected again
+	kepts map[string]time.Time // kept heads, cosignatures and tokens at the destination: when written
+
+	mu                     sync.Mutex // guards what is below while objects are copied
+	level                  vault.Level
+	soonest                time.Time // the earliest date of what is protected
 	sum                    Summary
 	done                   int64
 	changed                bool  // something was written that held should tell of
@@ -61,7 +74,7 @@ func (p *pass) source(ctx context.Context) error {
 	trust.KnownSize, trust.KnownRoot = 0, ""
 	p.src, err = ledger.OpenTree(ctx, p.o.From, vault.LedgerPrefix, &trust)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnsigned, err)
+		return fmt.Errorf("source: %w", broken(ErrUnsigned, err))
 	}
 	p.raw, p.pinned = p.src.Checkpoint().Raw, p.o.Trust.Log
 	p.follow(p.src.Trust())
@@ -147,7 +160,8 @@ func (p *pass) destination(ctx context.Context) error {
 	return nil
 }
 
-// lastHeld finds the last held entry of the copy log.
+// lastHeld finds the last held entry of the copy log and the lock entry that was
+// appended with it, just before.
 func (p *pass) lastHeld(ctx context.Context) error {
 	if p.o.Copy == nil {
 		return nil
@@ -156,15 +170,23 @@ func (p *pass) lastHeld(ctx context.Context) error {
 	for i := log.Size() - 1; i >= 0; i-- {
 		data, err := log.Entry(ctx, i)
 		if err != nil {
-			return fmt.Errorf("copy log: %w: %w", ErrDamaged, err)
+			return fmt.Errorf("copy log: %w", broken(ErrDamaged, err))
 		}
 		e, err := entry.Decode(data)
 		if err != nil {
 			return fmt.Errorf("copy log: entry %d: %w: %w", i, ErrDamaged, err)
 		}
-		if h, ok := e.(*entry.Held); ok {
-			p.held = *h
-			return nil
+		switch e := e.(type) {
+		case *entry.Held:
+			if p.heldAt > 0 {
+				return nil // an older one: no lock went with the last
+			}
+			p.held, p.heldAt = *e, i+1
+		case *entry.Lock:
+			if p.heldAt > 0 {
+				p.locked = *e
+				return nil
+			}
 		}
 	}
 	if log.Size() == 0 {
@@ -199,7 +221,7 @@ func (p *pass) grown(ctx context.Context) error {
 		}
 		root, err := p.src.RootAt(ctx, s.size)
 		if err != nil {
-			return fmt.Errorf("source: %w: root at size %d: %w", ErrDamaged, s.size, err)
+			return fmt.Errorf("source: root at size %d: %w", s.size, broken(ErrDamaged, err))
 		}
 		if root != s.root {
 			return fmt.Errorf("%w: %v has root %s, the source has root %s there", ErrForked, s, s.root, root)

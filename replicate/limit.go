@@ -54,17 +54,21 @@ const (
 // again calls f until it succeeds, fails for good, or Attempts are used up. It
 // waits in between, each time twice as long.
 func (p *pass) again(ctx context.Context, name string, f func() error) error {
+	return again(ctx, &p.o, name, func(err error) bool { return !lasting(err) }, f)
+}
+
+func again(ctx context.Context, o *Options, name string, passes func(error) bool, f func() error) error {
 	wait := firstWait
 	for attempt := 1; ; attempt++ {
 		err := f()
 		switch {
-		case err == nil || ctx.Err() != nil || lasting(err):
+		case err == nil || ctx.Err() != nil || !passes(err):
 			return err
-		case full(err) || attempt == p.o.Attempts:
+		case full(err) || attempt == o.Attempts:
 			return fmt.Errorf("%w: %s: %w", ErrPartial, name, err)
 		}
-		p.o.Log.Warn("trying again", "object", name, "attempt", attempt, "wait", wait, "error", err)
-		if err := p.o.Sleep(ctx, wait); err != nil {
+		o.Log.Warn("trying again", "object", name, "attempt", attempt, "wait", wait, "error", err)
+		if err := o.Sleep(ctx, wait); err != nil {
 			return err
 		}
 		wait = min(2*wait, longestWait)
@@ -80,6 +84,26 @@ func lasting(err error) bool {
 		}
 	}
 	return false
+}
+
+// passing reports whether an error says that a machine, a line or a mount is
+// away: nothing about what is stored there.
+func passing(err error) bool {
+	for _, e := range []error{vault.ErrUnreachable, syscall.EIO, syscall.ESTALE, syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+		syscall.ENETUNREACH, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// broken gives an error of reading the verdict that it proves, unless it may pass.
+func broken(verdict, err error) error {
+	if passing(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", verdict, err)
 }
 
 // full reports whether the destination has no room: it passes, but not while a

@@ -10,6 +10,7 @@ import (
 
 	"logvault/ledger"
 	"logvault/ledger/entry"
+	"logvault/retention/policy"
 	"logvault/retention/window"
 	"logvault/vault"
 )
@@ -21,11 +22,13 @@ const clockSlack = 24 * time.Hour
 type item struct {
 	name  string
 	hash  vault.Hash
-	size  int64 // -1: the ledger does not say
-	limit int64 // the largest size that makes sense
-	entry int64 // index of the entry
-	key   int64 // index of the period key's entry, -1 for none
-	due   bool  // it must be destroyed by now
+	size  int64     // -1: the ledger does not say
+	limit int64     // the largest size that makes sense
+	entry int64     // index of the entry
+	key   int64     // index of the period key's entry, -1 for none
+	due   bool      // it must be destroyed by now
+	until time.Time // how long it may not change or go
+	moved bool      // until is later than when it was locked last
 }
 
 const (
@@ -41,13 +44,17 @@ type periodKey struct {
 	wraps  []vault.Hash
 	sealed bool // some segment is sealed to it
 	live   bool // some of its segments is not due
+
+	until, was time.Time // the latest of its segments', now and at the last lock
 }
 
 // scan reads all entries once: dates can be judged only when every hold and
 // extension is known.
 func (p *pass) scan(ctx context.Context) error {
-	p.window, p.keys, p.tokens = window.New(), make(map[int64]*periodKey), make(map[int64]vault.Hash)
-	latest := p.o.Now().Add(clockSlack)
+	p.window, p.was, p.now = window.New(), window.New(), p.o.Now()
+	p.keys, p.tokens = make(map[int64]*periodKey), make(map[int64]vault.Hash)
+	p.last, p.wasLast, p.prior = p.now, p.held.Time, p.priorLevel()
+	latest := p.now.Add(clockSlack)
 	return p.entries(ctx, func(i int64, e entry.Entry) error {
 		if i == 0 {
 			if first, ok := e.(*entry.Init); !ok || first.Marker != p.marker {
@@ -56,6 +63,9 @@ func (p *pass) scan(ctx context.Context) error {
 		}
 		if err := p.window.Add(i, e); err != nil {
 			return fmt.Errorf("source: %w: entry %d: %w", ErrDamaged, i, err)
+		}
+		if i < p.held.Size {
+			p.was.Add(i, e) // it was taken in just now
 		}
 		at := e.Head().Time
 		switch e := e.(type) {
@@ -67,8 +77,10 @@ func (p *pass) scan(ctx context.Context) error {
 			if k := p.keys[e.Key]; k != nil {
 				k.wraps = append(k.wraps, e.Wrap)
 			}
+		case *entry.Orphan:
+			p.orphans = append(p.orphans, e.Name)
 		case *entry.Request:
-			p.regs = append(p.regs, item{name: vault.RegisterName(e.Class, e.Commit), hash: e.Object, size: -1, limit: registerLimit, entry: i, key: -1, due: p.registerDue(e)})
+			p.regs = append(p.regs, p.register(i, e))
 		case *entry.Timestamp:
 			p.tokens[e.Size] = e.Token
 		}
@@ -86,11 +98,16 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// registerDue judges the record of a request: it has the retention of its
-// class, counted from the request.
-func (p *pass) registerDue(e *entry.Request) bool {
-	class, ok := p.window.Class(e.Class)
-	return ok && !p.o.Now().Before(class.RetainUntil(e.Time))
+// register is the record of a request: it has the retention of its class,
+// counted from the request. Of a class that no policy states it is kept for good.
+func (p *pass) register(i int64, e *entry.Request) item {
+	it := item{name: vault.RegisterName(e.Class, e.Commit), hash: e.Object, size: -1, limit: registerLimit, entry: i, key: -1, until: policy.Never}
+	if class, ok := p.window.Class(e.Class); ok {
+		it.until = class.RetainUntil(e.Time)
+		it.due = !p.now.Before(it.until)
+	}
+	it.until = lockDate(it.until, p.now)
+	return it
 }
 
 // entries calls fn for every entry of the source.
@@ -113,7 +130,7 @@ func (p *pass) entries(ctx context.Context, fn func(i int64, e entry.Entry) erro
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return fmt.Errorf("source: %w: %w", ErrDamaged, err)
+		return fmt.Errorf("source: %w", broken(ErrDamaged, err))
 	}
 	return nil
 }
@@ -121,37 +138,49 @@ func (p *pass) entries(ctx context.Context, fn func(i int64, e entry.Entry) erro
 // items calls fn for every object that the ledger names: segments and indexes
 // first, because only they tell which period keys still live.
 func (p *pass) items(ctx context.Context, fn func(item) error) error {
-	now := p.o.Now()
 	err := p.entries(ctx, func(i int64, e entry.Entry) error {
 		s, ok := e.(*entry.Segment)
 		if !ok {
 			return nil
 		}
-		due := p.window.Judge(s, now).Due
-		if k := p.keys[s.Key]; k != nil {
-			k.sealed, k.live = true, k.live || !due
-		}
-		if err := fn(item{name: vault.SegmentName(s.Day, s.Object, s.Codec), hash: s.Object, size: s.Size, limit: s.Size, entry: i, key: s.Key, due: due}); err != nil {
+		it := p.dated(i, s)
+		it.name, it.hash, it.size, it.limit = vault.SegmentName(s.Day, s.Object, s.Codec), s.Object, s.Size, s.Size
+		if err := fn(it); err != nil {
 			return err
 		}
-		return fn(item{name: vault.IndexName(s.Day, s.Index), hash: s.Index, size: s.IndexSize, limit: s.IndexSize, entry: i, key: s.Key, due: due})
+		it.name, it.hash, it.size, it.limit = vault.IndexName(s.Day, s.Index), s.Index, s.IndexSize, s.IndexSize
+		return fn(it)
 	})
 	if err != nil {
 		return err
 	}
 	if !p.o.WithoutKeys {
-		for _, i := range slices.Sorted(maps.Keys(p.keys)) {
-			k := p.keys[i]
-			for _, w := range k.wraps {
-				if err := fn(item{name: vault.WrapName(k.day, k.class, k.public, w), hash: w, size: -1, limit: wrapLimit, entry: i, key: i, due: k.sealed && !k.live}); err != nil {
-					return err
-				}
-			}
+		if err := p.wraps(fn); err != nil {
+			return err
 		}
 	}
 	for _, r := range p.regs {
 		if err := fn(r); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// wraps calls fn for every wrap of a period key: it lives as long as any segment
+// that is sealed to the key, or as its day says if there is none yet.
+func (p *pass) wraps(fn func(item) error) error {
+	for _, i := range slices.Sorted(maps.Keys(p.keys)) {
+		k := p.keys[i]
+		it := item{size: -1, limit: wrapLimit, entry: i, key: i, due: k.sealed && !k.live, until: k.until, moved: p.prior == vault.LevelLock && k.until.After(k.was)}
+		if !k.sealed {
+			it.until = k.day.Start(time.UTC).AddDate(0, 0, 1)
+		}
+		for _, w := range k.wraps {
+			it.name, it.hash = vault.WrapName(k.day, k.class, k.public, w), w
+			if err := fn(it); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -246,6 +275,11 @@ func (p *pass) check(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, name := range p.orphans {
+		if there := p.there.find(name); there != nil {
+			there.named = true // the ledger says that it is nothing
+		}
 	}
 	for i := range p.there {
 		if !p.there[i].named && !p.o.WithoutKeys {

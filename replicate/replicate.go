@@ -85,8 +85,14 @@ type Dest interface {
 	vault.Head
 }
 
-// leveler is a store that says how it protects objects: none, mode, flag or objectlock.
-type leveler interface{ Immutability() string }
+// ReadBack remembers what was read back from the destination, so that a pass
+// which is killed need not be repeated from its beginning. Forgetting is safe.
+type ReadBack interface {
+	// Has reports whether the object with this hash was read back.
+	Has(vault.Hash) bool
+	// Add remembers it. A pass never calls it twice at once.
+	Add(vault.Hash) error
+}
 
 // Options says what to copy, and how.
 type Options struct {
@@ -121,6 +127,11 @@ type Options struct {
 	// WithoutKeys leaves out keys/: the copy cannot be read, by nobody, once
 	// the wraps elsewhere are destroyed.
 	WithoutKeys bool
+	// ReadBack, if set, is what lost passes remembered since the last whole one.
+	ReadBack ReadBack
+	// CosignBack, if set, is the source as a place that takes the head and this
+	// copy's cosignature of it. A failure is logged and counts for nothing.
+	CosignBack vault.Writer
 	// Log receives one Debug record per object and one Info record per pass.
 	Log *slog.Logger
 	// Progress, if set, is called as bytes arrive, of total to copy. It is never
@@ -146,9 +157,9 @@ type Summary struct {
 	// Trust is what to pin after a pass without error: the given trust, with the
 	// ledger key that accepted rotations lead to.
 	Trust *ledger.Trust
-	// Immutability is the level that the destination reports: none, mode, flag
-	// or objectlock.
-	Immutability string
+	// Immutability is the weakest level of all that the destination must protect,
+	// as it was checked; "" if the pass ended before.
+	Immutability vault.Level
 }
 
 // Run makes one pass. It is idempotent, and may be repeated after any error.
@@ -166,12 +177,15 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	if o.Sleep == nil {
 		o.Sleep = sleep
 	}
-	p := &pass{o: o, limit: newLimiter(o.Rate, o.Now, o.Sleep)}
-	err := p.run(ctx)
-	p.sum.Immutability = "none"
-	if l, ok := o.To.(leveler); ok {
-		p.sum.Immutability = l.Immutability()
+	var p *pass
+	err := again(ctx, &o, "the plan", passing, func() error {
+		p = &pass{o: o, limit: newLimiter(o.Rate, o.Now, o.Sleep)}
+		return p.steps(ctx, p.source, p.destination, p.rotated, p.grown, p.scan, p.lists, p.check)
+	})
+	if err == nil {
+		err = p.steps(ctx, p.objects, p.tiles, p.head, p.kept, p.vouch, p.versions)
 	}
+	p.sum.Immutability = p.level
 	if err == nil {
 		p.sum.Trust = p.o.Trust
 		o.Log.Info("replicated", "size", p.sum.Size, "copied", p.sum.Copied, "bytes", p.sum.Bytes, "present", p.sum.Present)
@@ -179,11 +193,8 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	return p.sum, err
 }
 
-func (p *pass) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		p.source, p.destination, p.rotated, p.grown, p.scan, p.lists, p.check, // read only
-		p.objects, p.tiles, p.head, p.kept, p.vouch,
-	} {
+func (p *pass) steps(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"logvault/ledger"
 	"logvault/ledger/entry"
@@ -26,7 +27,7 @@ func (p *pass) tiles(ctx context.Context) error {
 		return p.again(ctx, name, func() error { return p.publish(ctx, name, data) })
 	})
 	if err != nil && !errors.Is(err, ErrPartial) && !errors.Is(err, ErrChanged) && ctx.Err() == nil {
-		return fmt.Errorf("copying the ledger: %w: %w", ErrDamaged, err)
+		return fmt.Errorf("copying the ledger: %w", broken(ErrDamaged, err))
 	}
 	return err
 }
@@ -98,9 +99,17 @@ func (p *pass) sweep(ctx context.Context, size int64) error {
 
 // kept copies what the source keeps beside its tiles, as far as it verifies.
 func (p *pass) kept(ctx context.Context) error {
+	p.kepts = make(map[string]time.Time)
 	for _, dir := range []string{"checkpoints/", "cosignatures/", "timestamps/"} {
+		err := p.o.To.List(ctx, vault.LedgerPrefix+dir, func(info vault.Info) error {
+			p.kepts[info.Name] = info.ModTime
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("destination: listing %s: %w", dir, err)
+		}
 		var names []vault.Object
-		err := p.o.From.List(ctx, vault.LedgerPrefix+dir, func(info vault.Info) error {
+		err = p.o.From.List(ctx, vault.LedgerPrefix+dir, func(info vault.Info) error {
 			o, err := vault.ParseName(info.Name)
 			if err != nil {
 				p.reject(info.Name, err)
@@ -129,10 +138,8 @@ func (p *pass) reject(name string, err error) {
 // keep copies one kept file. What does not verify is rejected and told, since
 // it harms nobody but whoever relied on it.
 func (p *pass) keep(ctx context.Context, o vault.Object) error {
-	if _, err := p.o.To.Stat(ctx, o.Name); err == nil {
+	if _, here := p.kepts[o.Name]; here {
 		return nil
-	} else if !errors.Is(err, vault.ErrNotExist) {
-		return fmt.Errorf("destination: %w", err)
 	}
 	data, err := vault.ReadAll(ctx, p.o.From, o.Name, headLimit)
 	if err == nil {
@@ -142,10 +149,15 @@ func (p *pass) keep(ctx context.Context, o vault.Object) error {
 		p.reject(o.Name, err)
 		return nil
 	}
-	if err := p.again(ctx, o.Name, func() error { return p.publish(ctx, o.Name, data) }); err != nil {
+	return p.keepHere(ctx, o.Name, data)
+}
+
+// keepHere stores a kept file at the destination, which is protected later.
+func (p *pass) keepHere(ctx context.Context, name string, data []byte) error {
+	if err := p.again(ctx, name, func() error { return p.publish(ctx, name, data) }); err != nil {
 		return err
 	}
-	p.changed = true
+	p.kepts[name], p.changed = p.o.Now(), true
 	return nil
 }
 
@@ -180,20 +192,27 @@ func (p *pass) proves(ctx context.Context, o vault.Object, data []byte) error {
 	return errors.New("cosignature by a key that is not pinned")
 }
 
-// vouch says that all is held: first in the copy log, then by a cosignature of
-// the head. A crash between the two leaves the cosignature to the next pass.
+// vouch says that all is held and how it is protected: first in the copy log,
+// then by a cosignature of the head. The head is kept before, so that it covers
+// the full tiles that are protected. A crash leaves the rest to the next pass,
+// which finds what is newer than the last held entry.
 func (p *pass) vouch(ctx context.Context) error {
+	cp := p.src.Checkpoint()
+	head := vault.KeptCheckpointName(vault.LedgerPrefix, cp.Size)
+	if _, here := p.kepts[head]; !here && p.o.Copy != nil {
+		if err := p.keepHere(ctx, head, p.raw); err != nil {
+			return fmt.Errorf("destination: %w", err)
+		}
+	}
+	if err := p.undated(ctx); err != nil {
+		return err
+	}
 	if p.o.Copy == nil {
 		return nil
 	}
-	cp := p.src.Checkpoint()
-	if p.changed || p.held.Size != cp.Size {
-		e := &entry.Held{Header: entry.Header{Time: p.o.Now(), Actor: p.o.Actor}, Size: cp.Size, Root: cp.Root, Objects: p.heldObjects, Bytes: p.heldBytes}
-		data, err := entry.Encode(e)
-		if err != nil {
-			return fmt.Errorf("copy log: %w", err)
-		}
-		if _, err := p.o.Copy.Append(ctx, data); err != nil {
+	mode := lockModes[p.level]
+	if p.changed || p.held.Size != cp.Size || p.locked.Mode != mode {
+		if err := p.record(ctx, cp, mode); err != nil {
 			return fmt.Errorf("copy log: %w", err)
 		}
 	}
@@ -202,26 +221,58 @@ func (p *pass) vouch(ctx context.Context) error {
 		return fmt.Errorf("cosigning: %w", err)
 	}
 	name := vault.CosignatureName(vault.LedgerPrefix, cp.Size, keyID)
-	_, err = p.o.To.Stat(ctx, name)
-	if errors.Is(err, vault.ErrNotExist) {
-		err = p.cosigned(ctx, name, line)
-	}
-	if err != nil {
-		return fmt.Errorf("destination: %w", err)
+	if _, here := p.kepts[name]; !here {
+		if err := p.keepHere(ctx, name, line); err != nil {
+			return fmt.Errorf("destination: %w", err)
+		}
+		if err := p.protect(ctx, name, ledgerDate(p.last)); err != nil {
+			return err
+		}
 	}
 	p.sum.Cosigned = true
+	p.cosignBack(ctx, head, name, line)
 	return nil
 }
 
-// cosigned keeps the head and then the cosignature over it.
-func (p *pass) cosigned(ctx context.Context, name string, line []byte) error {
-	head := vault.KeptCheckpointName(vault.LedgerPrefix, p.src.Size())
-	if _, err := p.o.To.Stat(ctx, head); errors.Is(err, vault.ErrNotExist) {
-		if err := p.again(ctx, head, func() error { return p.publish(ctx, head, p.raw) }); err != nil {
+// record appends lock and held to the copy log, in one batch.
+func (p *pass) record(ctx context.Context, cp ledger.Checkpoint, mode string) error {
+	header := entry.Header{Time: p.o.Now(), Actor: p.o.Actor}
+	list := []entry.Entry{&entry.Held{Header: header, Size: cp.Size, Root: cp.Root, Objects: p.heldObjects, Bytes: p.heldBytes}}
+	if mode != "" {
+		lock := &entry.Lock{Header: header, Size: cp.Size, Mode: mode, Objects: p.heldObjects}
+		if p.level == vault.LevelLock {
+			lock.Until = p.soonest
+		}
+		list = append([]entry.Entry{lock}, list...)
+	}
+	var batch [][]byte
+	for _, e := range list {
+		data, err := entry.Encode(e)
+		if err != nil {
 			return err
 		}
-	} else if err != nil {
-		return err
+		batch = append(batch, data)
 	}
-	return p.again(ctx, name, func() error { return p.publish(ctx, name, line) })
+	_, err := p.o.Copy.Append(ctx, batch...)
+	return err
+}
+
+// cosignBack gives the source the head and the cosignature, where it takes them.
+// Nothing depends on it: whoever needs them can read them at this copy.
+func (p *pass) cosignBack(ctx context.Context, head, name string, line []byte) {
+	if p.o.CosignBack == nil {
+		return
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{head, p.raw}, {name, line}} {
+		if _, err := p.o.From.Stat(ctx, f.name); err == nil {
+			continue
+		}
+		if err := p.o.CosignBack.Put(ctx, f.name, int64(len(f.data)), bytes.NewReader(f.data)); err != nil {
+			p.o.Log.Warn("the cosignature did not reach the source", "object", f.name, "error", err)
+			return
+		}
+	}
 }

@@ -62,6 +62,7 @@ type replica struct {
 func newReplica(t testing.TB, w *testvault.World) *replica {
 	t.Helper()
 	r := &replica{TB: t, disk: vfs.NewMem(), trust: *w.Trust, now: w.Clock.Add(time.Minute)}
+	r.disk.SetClock(func() time.Time { return r.now })
 	var err error
 	if r.logKey, r.logV, err = ledger.GenerateKey(testvault.Random(60), origin); err != nil {
 		t.Fatal(err)

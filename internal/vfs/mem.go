@@ -34,6 +34,7 @@ type Mem struct {
 	space   Space // as set; space.Free counts when used was usedAtSet
 	used    int64 // bytes of pages of named files
 	setAt   int64 // used at the time of SetSpace
+	now     func() time.Time
 }
 
 // node is a file or a directory.
@@ -67,7 +68,15 @@ type change struct {
 // NewMem returns an empty file system with 1 TiB of free space.
 func NewMem() *Mem {
 	const size = 1 << 40
-	return &Mem{root: newDir(0o755), locked: map[*node]bool{}, space: Space{Total: size, Free: size}}
+	return &Mem{root: newDir(0o755), locked: map[*node]bool{}, space: Space{Total: size, Free: size}, now: time.Now}
+}
+
+// SetClock gives the clock that files get their times of modification from, the
+// real one at first. It is called with the file system locked.
+func (m *Mem) SetClock(now func() time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = now
 }
 
 func newDir(perm fs.FileMode) *node {
@@ -163,7 +172,7 @@ func (m *Mem) apply(c change) {
 			m.link(to)
 		}
 		setEntry(at.dir.names, at.name, to)
-		at.dir.modTime = time.Now()
+		at.dir.modTime = m.now()
 		at.dir.changes = append(at.dir.changes, &c)
 	})
 	m.pending = append(m.pending, &c)
@@ -224,7 +233,7 @@ func (m *Mem) create(name string, perm fs.FileMode) (*node, error) {
 	if at.dir.names[at.name] != nil {
 		return nil, syscall.EEXIST
 	}
-	n := &node{mode: perm.Perm(), modTime: time.Now()}
+	n := &node{mode: perm.Perm(), modTime: m.now()}
 	m.apply(change{at: [2]dentry{at}, to: [2]*node{n}})
 	return n, nil
 }

@@ -74,6 +74,7 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	c.chooseNames(m.pending)
 	c.share = c.drawShare()
 	clone := NewMem()
+	clone.now = m.now
 	clone.root = c.clone(m.root)
 	for _, n := range c.nodes {
 		if n.nlink > 0 {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"syscall"
-	"time"
 )
 
 const (
@@ -227,7 +226,7 @@ func (f *memFile) account(before int64) {
 	if f.n.nlink > 0 {
 		f.m.used += f.n.file.room - before
 	}
-	f.n.modTime = time.Now()
+	f.n.modTime = f.m.now()
 }
 
 func (f *memFile) Sync() error {
