@@ -6,11 +6,12 @@ import "sync"
 type budget struct {
 	mu   sync.Mutex
 	room sync.Cond
+	size int64
 	free int64
 }
 
 func newBudget(size int64) *budget {
-	b := &budget{free: size}
+	b := &budget{size: size, free: size}
 	b.room.L = &b.mu
 	return b
 }

@@ -51,7 +51,7 @@ func newWorkbench(t testing.TB) *workbench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &workbench{s: s, c: &conn{server: s, peer: netip.MustParseAddr("10.1.1.1"), ctx: t.Context(), budget: newBudget(connInFlight)}}
+	w := &workbench{s: s, c: &conn{server: s, peer: netip.MustParseAddr("10.1.1.1"), ctx: t.Context()}}
 	tr, err := s.treeOf(t.Context(), "p")
 	if err != nil {
 		t.Fatal(err)

@@ -13,30 +13,34 @@ import (
 )
 
 const (
-	idleTimeout   = 15 * time.Minute // the Linux client hangs up after 5
-	stallTimeout  = time.Minute      // no byte within a record, or none taken of a reply
-	stopTimeout   = 2 * time.Second  // as stallTimeout for replies, when the server stops
 	readBuffer    = 32 << 10
-	connInFlight  = 24 << 20 // bytes of calls of one connection
-	connCalls     = 256      // calls of one connection that run at one time
-	replyBacklog  = 1 << 20  // unsent reply bytes before calls wait for the peer
+	replyBacklog  = 256 << 10 // unsent reply bytes before calls wait for the peer
 	keepOutBuffer = 64 << 10
 )
 
+// timeouts of a connection.
+type timeouts struct {
+	idle   time.Duration // between records; the Linux client hangs up after 5 minutes
+	record time.Duration // from the first byte of a record to its last: a peer must not hold its memory longer
+	reply  time.Duration // for the peer to take what it was answered
+	stop   time.Duration // the same when the server stops
+}
+
+var defaultTimeouts = timeouts{idle: 15 * time.Minute, record: 2 * time.Minute, reply: time.Minute, stop: 2 * time.Second}
+
 // conn is one client connection. One goroutine, the reader, reads records and
-// runs quick calls; the others run on goroutines of their own, at most
-// connCalls of them. Whoever has a reply appends it to out, and one of them at
+// runs quick calls; the others run on goroutines of their own, as many as its
+// peer may have. Whoever has a reply appends it to out, and one of them at
 // a time writes out what has gathered: replies that become ready together
 // (after one sync of the Sink) leave in one write.
 type conn struct {
 	server *Server
 	nc     net.Conn
 	peer   netip.Addr
+	share  *peer           // what all connections of the peer share; set by join
 	ctx    context.Context // done when the server stops
 	r      *bufio.Reader
-	inside bool // the reader is within a record: the shorter time-out holds
-	budget *budget
-	slots  chan struct{}
+	due    time.Time // when the record must be there, while the reader is within one
 	calls  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -48,10 +52,7 @@ type conn struct {
 }
 
 func (s *Server) newConn(ctx context.Context, nc net.Conn, peer netip.Addr) *conn {
-	c := &conn{
-		server: s, nc: nc, peer: peer, ctx: ctx,
-		budget: newBudget(connInFlight), slots: make(chan struct{}, connCalls),
-	}
+	c := &conn{server: s, nc: nc, peer: peer, ctx: ctx}
 	c.drained.L = &c.mu
 	c.r = bufio.NewReaderSize(socket{c}, readBuffer)
 	return c
@@ -64,11 +65,11 @@ type socket struct{ c *conn }
 // Read implements io.Reader.
 func (k socket) Read(p []byte) (int, error) {
 	k.c.flush()
-	wait := idleTimeout
-	if k.c.inside {
-		wait = stallTimeout
+	due := k.c.due
+	if due.IsZero() {
+		due = time.Now().Add(k.c.server.timeouts.idle)
 	}
-	if err := k.c.nc.SetReadDeadline(time.Now().Add(wait)); err != nil {
+	if err := k.c.nc.SetReadDeadline(due); err != nil {
 		return 0, err
 	}
 	if k.c.ctx.Err() != nil { // after the deadline is set: hangUp sets a past one
@@ -79,14 +80,14 @@ func (k socket) Read(p []byte) (int, error) {
 
 // take and give make the connection the meter of its records.
 func (c *conn) take(n int) {
-	c.inside = true
-	c.budget.take(n)
+	c.share.budget.take(n)
 	c.server.budget.take(n)
+	c.due = time.Now().Add(c.server.timeouts.record)
 }
 
 func (c *conn) give(n int) {
 	c.server.budget.give(n)
-	c.budget.give(n)
+	c.share.budget.give(n)
 }
 
 // serve runs the connection to its end. All its calls have ended on return.
@@ -103,7 +104,7 @@ func (c *conn) serve() {
 
 func (c *conn) readCalls() error {
 	for {
-		c.inside = false
+		c.due = time.Time{}
 		record, err := readRecord(c.r, &c.server.buffers, c)
 		if err != nil {
 			return err
@@ -122,13 +123,16 @@ func (c *conn) readCalls() error {
 		case p.quick:
 			c.run(cl, p)
 		default:
-			c.slots <- struct{}{}
-			c.calls.Add(1)
-			go func() {
-				defer func() { <-c.slots; c.calls.Done() }()
+			c.share.slots <- struct{}{}
+			c.calls.Go(func() {
+				defer func() { <-c.share.slots }()
+				if p.large {
+					c.share.reads <- struct{}{}
+					defer func() { <-c.share.reads }()
+				}
 				c.run(cl, p)
 				c.flush()
-			}()
+			})
 		}
 	}
 }
@@ -208,9 +212,9 @@ func (c *conn) writeOut(b []byte) error {
 		return c.server.failure // nothing is answered any more
 	default:
 	}
-	wait := stallTimeout
+	wait := c.server.timeouts.reply
 	if c.ctx.Err() != nil {
-		wait = stopTimeout
+		wait = c.server.timeouts.stop
 	}
 	if err := c.nc.SetWriteDeadline(time.Now().Add(wait)); err != nil {
 		return err
@@ -227,5 +231,5 @@ func (c *conn) abort() { _ = c.nc.Close() }
 // the peer takes the answers in time.
 func (c *conn) hangUp() {
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // an error here means that it is closed
-	_ = c.nc.SetWriteDeadline(time.Now().Add(stopTimeout))
+	_ = c.nc.SetWriteDeadline(time.Now().Add(c.server.timeouts.stop))
 }

@@ -79,10 +79,9 @@ func (s *Server) store(c *call, n *node, arg *writeArgs, w *wcc) status {
 		n.wrote(int64(arg.offset)+int64(len(arg.data)), s.tick(), w)
 	}
 	n.gate.RUnlock()
-	if err == nil {
-		return statusOK
+	if err != nil {
+		n.snapshot(w)
 	}
-	n.snapshot(w)
 	return s.passing(c, err)
 }
 

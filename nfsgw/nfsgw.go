@@ -111,8 +111,12 @@ type Config struct {
 	Random   io.Reader        // file ids, stream ids, the write verifier
 	Now      func() time.Time // file times
 	Log      *slog.Logger
-	MaxConns int   // connections at one time; 0 means 1024
-	InFlight int64 // bytes of calls read and not yet answered, over all connections; 0 means 64 MiB
+	MaxConns int // connections at one time; 0 means 1024
+	// RetainUntil tells until when bytes of a source that were received at a time
+	// are kept; not ok: for ever, or nobody knows. A name expires with its last
+	// byte. Nil: no name does.
+	RetainUntil func(source vault.Source, received time.Time) (until time.Time, ok bool)
+	InFlight    int64 // bytes of calls read and not yet answered, over all connections; 0 means 64 MiB
 }
 
 // Server is an NFS server. Its methods are safe for concurrent use.
@@ -126,9 +130,10 @@ type Server struct {
 	stats     counters
 	lastTime  atomic.Int64  // newest change time given out, ns
 	fullDelay time.Duration // how long a call waits before JUKEBOX
+	timeouts  timeouts
 	refuseLog quietLog
 	namesLog  quietLog
-	fullLog   quietLog
+	alarm     alarm // the Sink has no room
 
 	sources atomic.Pointer[[]Source] // never changed in place
 
@@ -141,6 +146,7 @@ type Server struct {
 
 	connMu sync.Mutex
 	conns  map[*conn]struct{}
+	peers  map[netip.Addr]*peer // of conns
 
 	failed  chan struct{} // closed when the Sink has failed for good
 	failure error         // why; set before failed is closed
@@ -161,11 +167,14 @@ func New(cfg Config) (*Server, error) {
 		handles:   newHandleMaker(cfg.Key),
 		budget:    newBudget(max(cfg.InFlight, 4*maxRecord)),
 		replies:   newReplyCache(cfg.Now),
+		alarm:     alarm{log: cfg.Log, now: cfg.Now},
 		fullDelay: time.Second,
+		timeouts:  defaultTimeouts,
 		nodes:     make(map[uint64]*node),
 		trees:     make(map[vault.Source]*tree),
 		mounts:    make(map[mountEntry]struct{}),
 		conns:     make(map[*conn]struct{}),
+		peers:     make(map[netip.Addr]*peer),
 		failed:    make(chan struct{}),
 	}
 	if _, err := io.ReadFull(cfg.Random, s.verifier[:]); err != nil {

@@ -51,7 +51,7 @@ func (s *Server) removeFrom(c *call, dir *node, name string, kind uint32, w *wcc
 		return statusNotEmpty
 	}
 	now := s.tick()
-	e := &edits{nodes: []change{{node: dir, edit: modifyAt(now)}}, drop: s.forgettable(dir.tree, now)}
+	e := &edits{nodes: []change{{node: dir, edit: modifyAt(now)}}, drop: s.forgettable(dir.tree, now, dropPerRemove)}
 	late := len(e.drop)
 	if kind == typeDir {
 		e.drop = append(e.drop, n)

@@ -61,7 +61,7 @@ func (c *call) release() {
 	n := cap(c.record.b)
 	s.buffers.put(c.record)
 	s.budget.give(n)
-	c.conn.budget.give(n)
+	c.conn.share.budget.give(n)
 	if cap(c.reply.b) > keepReply {
 		c.reply.b = nil
 	}
@@ -183,6 +183,8 @@ type procedure struct {
 	// once: running it twice gives another answer, so that a repeated call is
 	// answered from the cache.
 	once bool
+	// large: the reply may be.
+	large bool
 }
 
 // programs holds the procedures by program and number.
@@ -198,7 +200,7 @@ func init() {
 			procLookup:      {run: (*Server).lookup, quick: true},
 			procAccess:      {run: (*Server).access, quick: true},
 			procReadlink:    {run: (*Server).readlink, quick: true},
-			procRead:        {run: (*Server).read},
+			procRead:        {run: (*Server).read, large: true},
 			procWrite:       {run: (*Server).write},
 			procCreate:      {run: (*Server).create, once: true},
 			procMkdir:       {run: (*Server).mkdir, once: true},
@@ -264,9 +266,7 @@ func (s *Server) runOnce(c *call, p *procedure) {
 	}
 	if c.full {
 		s.stats.full.Add(1)
-		if s.fullLog.allow(s.cfg.Now()) {
-			s.cfg.Log.Error("intake full: nfs clients are told to wait", "told", s.stats.full.Load())
-		}
+		s.alarm.full()
 		s.pause(c.conn.ctx, s.fullDelay)
 	}
 }

@@ -32,6 +32,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			cancel()
 		}
 	})
+	group.Go(func() { s.tidyLoop(ctx) })
 	err := s.accept(ctx, l, &group)
 	cancel()
 	group.Wait()
@@ -89,13 +90,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, group *sync.WaitGroup, 
 		return
 	}
 	c := s.newConn(ctx, nc, peer)
-	s.connMu.Lock()
-	full := len(s.conns) >= s.cfg.MaxConns
-	if !full {
-		s.conns[c] = struct{}{}
-	}
-	s.connMu.Unlock()
-	if full {
+	if !s.join(c) {
 		s.refuse(nc, "too many connections", nil, nil)
 		return
 	}
@@ -104,9 +99,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, group *sync.WaitGroup, 
 	}
 	group.Go(func() {
 		c.serve()
-		s.connMu.Lock()
-		delete(s.conns, c)
-		s.connMu.Unlock()
+		s.leave(c)
 	})
 }
 

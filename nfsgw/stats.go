@@ -8,22 +8,23 @@ import (
 // Stats are counts since the start, except Conns, Files and Removed, which are
 // the numbers now.
 type Stats struct {
-	Conns      int64 // open connections
-	Files      int64 // files and directories that have a name
-	Removed    int64 // removed files whose id is still kept
-	Calls      int64 // RPC calls understood
-	Writes     int64 // WRITE calls answered OK
-	Bytes      int64 // their payload
-	Commits    int64 // COMMIT calls answered OK
-	Full       int64 // calls answered JUKEBOX
-	Duplicates int64 // repeated calls answered from the cache
-	Refused    int64 // connections of unlisted or insecure peers, or above MaxConns
-	Denied     int64 // MNT calls refused
-	Foreign    int64 // handles used from an address that is not of their source
-	Forged     int64 // handles that we did not make
-	Malformed  int64 // connections closed for a bad record
-	Garbage    int64 // calls with a bad header or undecodable arguments
-	Panics     int64 // faults in a call; its connection was closed
+	Conns      int64     // open connections
+	Files      int64     // files and directories that have a name
+	Removed    int64     // removed files whose id is still kept
+	Calls      int64     // RPC calls understood
+	Writes     int64     // WRITE calls answered OK
+	Bytes      int64     // their payload
+	Commits    int64     // COMMIT calls answered OK
+	Full       int64     // calls answered JUKEBOX
+	FullSince  time.Time `json:",omitzero"` // the Sink has no room since then; zero: it has
+	Duplicates int64     // repeated calls answered from the cache
+	Refused    int64     // connections of unlisted or insecure peers, or above MaxConns
+	Denied     int64     // MNT calls refused
+	Foreign    int64     // handles used from an address that is not of their source
+	Forged     int64     // handles that we did not make
+	Malformed  int64     // connections closed for a bad record
+	Garbage    int64     // calls with a bad header or undecodable arguments
+	Panics     int64     // faults in a call; its connection was closed
 }
 
 // counters are the live form of Stats.
@@ -39,7 +40,7 @@ func (s *Server) Stats() Stats {
 		Calls: c.calls.Load(), Writes: c.writes.Load(), Bytes: c.bytes.Load(), Commits: c.commits.Load(),
 		Full: c.full.Load(), Duplicates: c.duplicates.Load(), Refused: c.refused.Load(), Denied: c.denied.Load(),
 		Foreign: c.foreign.Load(), Forged: c.forged.Load(), Malformed: c.malformed.Load(),
-		Garbage: c.garbage.Load(), Panics: c.panics.Load(),
+		Garbage: c.garbage.Load(), Panics: c.panics.Load(), FullSince: s.alarm.state(),
 	}
 	s.connMu.Lock()
 	st.Conns = int64(len(s.conns))

@@ -214,19 +214,19 @@ func (ch *change) apply() {
 	n := ch.node
 	up, name, removed := n.up, n.name, n.removed
 	ch.edit(&n.meta)
-	if ch.up == nil && n.name == name && n.removed == removed {
-		return
-	}
-	n.unlinkFrom(up, name)
-	if ch.up != nil {
-		n.up = ch.up
-	}
-	if n.removed {
+	switch {
+	case removed: // it has no name
+	case n.removed:
+		n.unlinkFrom(up, name)
 		n.removedAt = n.ctime
 		n.tree.removed = append(n.tree.removed, n)
-		return
+	case ch.up != nil || n.name != name:
+		n.unlinkFrom(up, name)
+		if ch.up != nil {
+			n.up = ch.up
+		}
+		n.link()
 	}
-	n.link()
 }
 
 // link adds the node to its parent directory; mu is held.
@@ -258,9 +258,9 @@ func (n *node) unlinkFrom(d *node, name string) {
 
 func byID(n *node, id uint64) int { return cmp.Compare(n.id, id) }
 
-// forgettable takes a few removed files whose time is over, or that are too
-// many, off the list; names is held.
-func (s *Server) forgettable(t *tree, now int64) []*node {
+// forgettable takes removed files whose time is over, or that are too many, off
+// the list; names is held.
+func (s *Server) forgettable(t *tree, now int64, atMost int) []*node {
 	s.mu.RLock()
 	share := max(minRemoved, maxRemoved/len(s.trees))
 	s.mu.RUnlock()
@@ -268,7 +268,7 @@ func (s *Server) forgettable(t *tree, now int64) []*node {
 	defer t.mu.Unlock()
 	var out []*node
 	limit := now - int64(keepRemoved)
-	for len(t.removed) > 0 && len(out) < dropPerRemove && (t.removed[0].removedAt < limit || len(t.removed) > share) {
+	for len(t.removed) > 0 && len(out) < atMost && (t.removed[0].removedAt < limit || len(t.removed) > share) {
 		n := t.removed[0]
 		t.removed = t.removed[1:]
 		if n.removedAt < limit && n.ctime >= limit { // written late: its time starts again

@@ -106,7 +106,7 @@ func clockBench(t *testing.T) (*workbench, *metaSink, *time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &workbench{s: s, c: &conn{server: s, peer: netip.MustParseAddr("10.1.1.1"), ctx: t.Context(), budget: newBudget(connInFlight)}}
+	w := &workbench{s: s, c: &conn{server: s, peer: netip.MustParseAddr("10.1.1.1"), ctx: t.Context()}}
 	tr, err := s.treeOf(t.Context(), "p")
 	if err != nil {
 		t.Fatal(err)

@@ -85,6 +85,9 @@ func (a *app) printStatus(st gateway.Status) {
 	if st.Spool.Conflicts > 0 {
 		row("WARNING", "%d writes overlapped stored bytes with other content; both are kept", st.Spool.Conflicts)
 	}
+	if st.NFS != nil && !st.NFS.FullSince.IsZero() {
+		row("WARNING", "no room to take in, since %s: NFS clients are told to wait, nothing is lost; %d calls so far", age(a.now().Sub(st.NFS.FullSince)), st.NFS.Full)
+	}
 	if st.Spool.Damaged > 0 {
 		row("WARNING", "%d spool files are damaged and kept aside; %d streams may have lost bytes", st.Spool.Damaged, len(st.Spool.DamagedStreams))
 	}

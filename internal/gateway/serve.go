@@ -99,7 +99,16 @@ func (s *Site) newNFS() (*nfsgw.Server, error) {
 		return nil, err
 	}
 	return nfsgw.New(nfsgw.Config{Sink: s.spool, Sources: sources, Key: [32]byte(key), Secure: *s.Config().NFS.Secure,
-		Random: s.env.Random, Now: s.env.Now, Log: s.env.Log})
+		Random: s.env.Random, Now: s.env.Now, Log: s.env.Log, RetainUntil: s.retainUntil})
+}
+
+// retainUntil tells until when bytes of a source are kept, by its class of today.
+func (s *Site) retainUntil(source vault.Source, received time.Time) (until time.Time, ok bool) {
+	class, ok := s.Config().ClassOf(source)
+	if !ok {
+		return time.Time{}, false
+	}
+	return class.RetainUntil(received), true
 }
 
 // nfsSources are the sources that may mount: those with clients.
