@@ -199,7 +199,15 @@ func (a *app) env(log *slog.Logger) gateway.Env {
 }
 
 // stores opens vaults by the place that a flag or the configuration names.
-func (a *app) stores() location.Opener { return location.Opener{FS: a.fs} }
+func (a *app) stores() location.Opener {
+	o := location.Opener{FS: a.fs, Getenv: a.getenv}
+	// The passphrase of an SSH key is never asked for on a terminal: the same
+	// command must work under cron.
+	if command := a.getenv("LOGVAULT_PASSCOMMAND"); command != "" {
+		o.Passphrase = func(ctx context.Context, _ string) ([]byte, error) { return runPassCommand(ctx, command) }
+	}
+	return o
+}
 
 // connect opens the gateway, in this process or through `serve`.
 func (a *app) connect(c *cli.Context) (gateway.Service, *config.Config, error) {

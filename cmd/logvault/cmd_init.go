@@ -17,6 +17,7 @@ import (
 	"logvault/internal/gateway"
 	"logvault/internal/vfs"
 	"logvault/retention/policy"
+	"logvault/vault/location"
 )
 
 func (a *app) initCommand() *cli.Command {
@@ -30,7 +31,7 @@ func (a *app) initCommand() *cli.Command {
 			"logvault init --vault /mnt/nas/vault --state /var/lib/logvault --auditor auditor.pub.asc \\\n"+
 				"  --policy one-year --source squid1=192.0.2.10/32 --recovery-out /media/usb/recovery.key", codePartial, codeRefused),
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "vault", Usage: "directory `DIR` of the vault, on the NAS"},
+			&cli.StringFlag{Name: "vault", Usage: "place `PATH|URL` of the vault: a directory on the NAS, or s3://HOST/BUCKET/PREFIX"},
 			&cli.StringFlag{Name: "state", Usage: "directory `DIR` of the gateway's state, on a local disk"},
 			&cli.StringSliceFlag{Name: "auditor", Usage: "auditor's OpenPGP public key `PUB.asc`; repeat it for a second"},
 			&cli.StringFlag{Name: "origin", Usage: "the ledger's `NAME` for ever (default: host name/vault)"},
@@ -101,7 +102,7 @@ func (a *app) printInit(c *cli.Context, res *gateway.InitResult) error {
 
 // newConfig makes the configuration that the flags ask for.
 func (a *app) newConfig(c *cli.Context) (*config.Config, error) {
-	vaultDir, err := filepath.Abs(c.String("vault"))
+	place, err := vaultPlace(c.String("vault"))
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +110,8 @@ func (a *app) newConfig(c *cli.Context) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if inside(vaultDir, stateDir) || inside(stateDir, vaultDir) {
-		return nil, usagef("init: the vault %s and the state %s must not lie within each other: the state holds secrets", vaultDir, stateDir)
+	if !location.IsURL(place) && (inside(place, stateDir) || inside(stateDir, place)) {
+		return nil, usagef("init: the vault %s and the state %s must not lie within each other: the state holds secrets", place, stateDir)
 	}
 	origin := c.String("origin")
 	if origin == "" {
@@ -124,7 +125,7 @@ func (a *app) newConfig(c *cli.Context) (*config.Config, error) {
 	if err != nil {
 		return nil, usagef("init: %v", err)
 	}
-	cfg := &config.Config{Version: config.Version, Origin: origin, Vault: vaultDir, State: stateDir, NFS: config.NFS{Listen: c.String("listen")}}
+	cfg := &config.Config{Version: config.Version, Origin: origin, Vault: place, State: stateDir, NFS: config.NFS{Listen: c.String("listen")}}
 	cfg.Defaults()
 	for _, p := range classes {
 		if z := c.String("zone"); z != "" {
@@ -158,6 +159,14 @@ func sourceFlags(c *cli.Context, class string) ([]config.Source, error) {
 		all = append(all, src)
 	}
 	return all, nil
+}
+
+// vaultPlace is the place of a vault as a configuration keeps it.
+func vaultPlace(place string) (string, error) {
+	if location.IsURL(place) {
+		return place, nil
+	}
+	return filepath.Abs(strings.TrimPrefix(place, "file://"))
 }
 
 // inside tells whether the cleaned absolute path child is parent or below it.

@@ -18,6 +18,7 @@ import (
 	"logvault/seal/pgp"
 	"logvault/vault"
 	"logvault/vault/location"
+	"logvault/vault/sftp"
 )
 
 // Exit codes: scripts and cron jobs rely on them, so a number is never reused.
@@ -99,6 +100,8 @@ var outcomes = []outcome{
 	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
 	{vfs.ErrLocked, codeLocked, "another logvault command works on this state; wait for it or look with `ps`"},
 	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
+	{vault.ErrUnreachable, codePartial, "the machine, its service or the line is down; run the command again when it answers"},
+	{sftp.ErrHostKey, codeFailure, "compare the fingerprint with the server's own (ssh-keygen -lf), then add it with `ssh-keyscan`; a key that changed may be another machine"},
 	{vault.ErrNoVault, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
 	{ledger.ErrNoLedger, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
 	{gateway.ErrNewKey, codeKey, "give --recovery-key: only it can name the next key"},

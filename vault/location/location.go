@@ -1,69 +1,253 @@
 // Package location opens the vault that is at a place. A place is what a person
 // writes in --vault or in the configuration:
 //
-//	/path, path or file:///path   a directory (vault/dir)
+//	/path, path or file:///path                 a directory (vault/dir)
+//	sftp://USER@HOST[:PORT]/PATH[?OPTIONS]      a directory of an SSH account (vault/sftp)
+//	    known_hosts=FILE     the server's keys (default: ~/.ssh/known_hosts, /etc/ssh/ssh_known_hosts)
+//	    key=FILE             log in with this key only (default: the agent's, ~/.ssh/id_ed25519, id_ecdsa, id_rsa)
+//	s3://HOST[:PORT]/BUCKET[/PREFIX][?OPTIONS]  a prefix of a bucket (vault/s3)
+//	    region=NAME          (default: as the server says)
+//	    profile=NAME         of ~/.aws/credentials (default: the environment, then the file's default)
+//	    tls=on|off           HTTPS or plain HTTP (default: on, but off for a loopback address)
 //
-// A place of any other scheme is an *Error. Open and Create are different
-// verbs: Open never makes anything, so that a mount that is lost is an error
-// and not a fresh empty vault.
+// Paths and prefixes are percent-encoded like any URL's. A place never holds a
+// password: it is shown in messages and kept in configurations. A place that
+// cannot be understood is an *Error.
+//
+// Open and Create are different verbs: Open never makes anything, so that a
+// mount that is lost is an error and not a fresh empty vault.
 package location
 
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
 
 	"logvault/internal/vfs"
 	"logvault/vault"
 	"logvault/vault/dir"
+	"logvault/vault/s3"
+	"logvault/vault/sftp"
 )
 
 // Error says that a place cannot be understood: a mistake of who wrote it.
 type Error struct {
-	Place  string
+	Place  string // without a password
 	Detail string
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("vault %q: %s", e.Place, e.Detail) }
 
-// Opener opens vaults. FS must be set.
+// Opener opens vaults. FS must be set. What it does for URLs, besides asking
+// the server: it reads key files, known_hosts and the credentials file.
 type Opener struct {
 	FS vfs.FS // the disk of vaults in directories
+	// Getenv gives HOME and SSH_AUTH_SOCK; nil: none is set.
+	Getenv func(string) string
+	// Passphrase gives the passphrase of an encrypted SSH key file; nil: such
+	// files cannot be used.
+	Passphrase func(ctx context.Context, file string) ([]byte, error)
 }
 
-// Open opens an existing vault. Where there is none the error wraps vault.ErrNoVault.
-func (o Opener) Open(_ context.Context, place string) (vault.Store, error) {
-	path, err := localPath(place)
+// Open opens an existing vault. Where there is none the error wraps
+// vault.ErrNoVault. A store that is an io.Closer holds a connection, which ends
+// with the process at the latest.
+func (o Opener) Open(ctx context.Context, place string) (vault.Store, error) {
+	p, err := parse(place)
 	if err != nil {
 		return nil, err
 	}
-	s, err := dir.Open(o.FS, path)
+	s, err := o.open(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("opening the vault %s: %w", place, err)
 	}
 	return s, nil
 }
 
+func (o Opener) open(ctx context.Context, p *parsed) (vault.Store, error) {
+	switch {
+	case p.sftp != nil:
+		return store(sftp.Open(ctx, o.ssh(p.sftp)))
+	case p.s3 != nil:
+		return store(s3.Open(ctx, *p.s3))
+	}
+	return store(dir.Open(o.FS, p.dir))
+}
+
 // Create makes the place of a new vault, which must be absent or empty: else
 // the error wraps vault.ErrNotEmpty. The vault begins with its marker, which
 // the caller writes.
-func (o Opener) Create(_ context.Context, place string) (vault.Store, error) {
-	path, err := localPath(place)
+func (o Opener) Create(ctx context.Context, place string) (vault.Store, error) {
+	p, err := parse(place)
 	if err != nil {
 		return nil, err
 	}
-	s, err := dir.Create(o.FS, path)
+	s, err := o.create(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("creating the vault %s: %w", place, err)
 	}
 	return s, nil
 }
 
-// localPath is the path of a directory, or the error for what is none.
-func localPath(place string) (string, error) {
-	path := strings.TrimPrefix(place, "file://")
-	if scheme, _, ok := strings.Cut(path, "://"); ok {
-		return "", &Error{place, fmt.Sprintf("%s:// is not known, expected a path or file://", scheme)}
+func (o Opener) create(ctx context.Context, p *parsed) (vault.Store, error) {
+	switch {
+	case p.sftp != nil:
+		return store(sftp.Create(ctx, o.ssh(p.sftp)))
+	case p.s3 != nil:
+		return store(s3.Create(ctx, *p.s3))
 	}
-	return path, nil
+	return store(dir.Create(o.FS, p.dir))
+}
+
+// store keeps a failed call from returning a store that is not nil.
+func store[S vault.Store](s S, err error) (vault.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ssh completes how to log in with what the environment says.
+func (o Opener) ssh(c *sftp.Config) sftp.Config {
+	full := *c
+	full.Passphrase = o.Passphrase
+	getenv := o.Getenv
+	if getenv == nil {
+		getenv = func(string) string { return "" }
+	}
+	full.Agent = getenv("SSH_AUTH_SOCK")
+	home := filepath.Join(getenv("HOME"), ".ssh")
+	if len(full.KnownHosts) == 0 {
+		for _, f := range []string{filepath.Join(home, "known_hosts"), "/etc/ssh/ssh_known_hosts"} {
+			if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() {
+				full.KnownHosts = append(full.KnownHosts, f)
+			}
+		}
+	}
+	if full.OnlyKeys = len(full.Keys) > 0; !full.OnlyKeys {
+		for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+			full.Keys = append(full.Keys, filepath.Join(home, name))
+		}
+	}
+	return full
+}
+
+// IsURL reports whether place names something else than a path.
+func IsURL(place string) bool {
+	return strings.Contains(place, "://") && !strings.HasPrefix(place, "file://")
+}
+
+// parsed is a place: one of the three is set.
+type parsed struct {
+	dir  string
+	sftp *sftp.Config
+	s3   *s3.Config
+}
+
+func parse(place string) (*parsed, error) {
+	if !IsURL(place) {
+		return &parsed{dir: strings.TrimPrefix(place, "file://")}, nil
+	}
+	u, err := url.Parse(place)
+	if err != nil {
+		// The library's error repeats the place, with what it may hold.
+		scheme, _, _ := strings.Cut(place, "://")
+		return nil, &Error{scheme + "://…", "not a URL; special characters are written as %XX"}
+	}
+	fail := func(format string, args ...any) (*parsed, error) {
+		return nil, &Error{u.Redacted(), fmt.Sprintf(format, args...)}
+	}
+	if _, has := u.User.Password(); has {
+		return fail("holds a password, which would be shown and kept; use a key file or the environment")
+	}
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil || u.Fragment != "" {
+		return fail("expected options as ?name=value&name=value")
+	}
+	var p *parsed
+	var allowed, detail string
+	switch u.Scheme {
+	case "sftp":
+		p, detail = parseSFTP(u, q)
+		allowed = "known_hosts key"
+	case "s3":
+		p, detail = parseS3(u, q)
+		allowed = "region profile tls"
+	default:
+		return fail("%s:// is not known, expected a path, file://, sftp:// or s3://", u.Scheme)
+	}
+	if detail != "" {
+		return fail("%s", detail)
+	}
+	for name, values := range q {
+		if !strings.Contains(" "+allowed+" ", " "+name+" ") {
+			return fail("unknown option %q, expected one of: %s", name, allowed)
+		}
+		if len(values) != 1 || values[0] == "" {
+			return fail("option %q: expected one value", name)
+		}
+	}
+	return p, nil
+}
+
+func parseSFTP(u *url.URL, q url.Values) (_ *parsed, detail string) {
+	port := u.Port()
+	if port == "" {
+		port = "22"
+	}
+	root := path.Clean(u.Path)
+	switch {
+	case u.User.Username() == "" || u.Hostname() == "":
+		return nil, "expected sftp://USER@HOST/PATH"
+	case !path.IsAbs(u.Path) || root == "/":
+		return nil, "expected an absolute path below / after the host"
+	case strings.ContainsRune(root, 0):
+		return nil, "the path holds a NUL"
+	}
+	c := &sftp.Config{User: u.User.Username(), Addr: net.JoinHostPort(u.Hostname(), port), Root: root}
+	if f := q.Get("known_hosts"); f != "" {
+		c.KnownHosts = []string{f}
+	}
+	if f := q.Get("key"); f != "" {
+		c.Keys = []string{f}
+	}
+	return &parsed{sftp: c}, ""
+}
+
+func parseS3(u *url.URL, q url.Values) (_ *parsed, detail string) {
+	bucket, prefix, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	prefix = strings.TrimSuffix(prefix, "/")
+	switch {
+	case u.User != nil:
+		return nil, "holds a user; access keys come from the environment or ~/.aws/credentials"
+	case u.Hostname() == "" || bucket == "":
+		return nil, "expected s3://HOST/BUCKET/PREFIX"
+	case len(bucket) < 3 || len(bucket) > 63 || strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "":
+		return nil, fmt.Sprintf("bucket %q: expected 3 to 63 of a-z, 0-9, '.' and '-'", bucket)
+	case prefix != "" && !fs.ValidPath(prefix):
+		return nil, fmt.Sprintf("prefix %q: expected names between single slashes", prefix)
+	}
+	c := &s3.Config{Endpoint: u.Host, Bucket: bucket, Prefix: prefix, Region: q.Get("region"), Profile: q.Get("profile")}
+	switch q.Get("tls") {
+	case "":
+		c.Plain = isLoopback(u.Hostname())
+	case "off":
+		c.Plain = true
+	case "on":
+	default:
+		return nil, "option tls: expected on or off"
+	}
+	return &parsed{s3: c}, ""
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }

@@ -3,11 +3,14 @@ package location
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
 	"logvault/internal/vfs"
 	"logvault/vault"
+	"logvault/vault/s3"
+	"logvault/vault/sftp"
 )
 
 func TestDirectories(t *testing.T) {
@@ -35,15 +38,89 @@ func TestDirectories(t *testing.T) {
 	}
 }
 
-func TestUnknownScheme(t *testing.T) {
+func TestPlaces(t *testing.T) {
+	for place, want := range map[string]parsed{
+		"/mnt/nas/vault":            {dir: "/mnt/nas/vault"},
+		"vault":                     {dir: "vault"},
+		"file:///mnt/nas/vault":     {dir: "/mnt/nas/vault"},
+		"sftp://logs@nas/srv/vault": {sftp: &sftp.Config{User: "logs", Addr: "nas:22", Root: "/srv/vault"}},
+		"sftp://logs@[2001:db8::1]:2222/srv//vault/?key=/k&known_hosts=/h": {sftp: &sftp.Config{User: "logs", Addr: "[2001:db8::1]:2222", Root: "/srv/vault",
+			Keys: []string{"/k"}, KnownHosts: []string{"/h"}}},
+		"sftp://logs@nas/a%20b":                   {sftp: &sftp.Config{User: "logs", Addr: "nas:22", Root: "/a b"}},
+		"s3://s3.example/bucket":                  {s3: &s3.Config{Endpoint: "s3.example", Bucket: "bucket"}},
+		"s3://s3.example:9000/bucket/a/b/":        {s3: &s3.Config{Endpoint: "s3.example:9000", Bucket: "bucket", Prefix: "a/b"}},
+		"s3://127.0.0.1:9000/bucket/a":            {s3: &s3.Config{Endpoint: "127.0.0.1:9000", Plain: true, Bucket: "bucket", Prefix: "a"}},
+		"s3://[::1]:9000/bucket":                  {s3: &s3.Config{Endpoint: "[::1]:9000", Plain: true, Bucket: "bucket"}},
+		"s3://localhost/bucket?tls=on":            {s3: &s3.Config{Endpoint: "localhost", Bucket: "bucket"}},
+		"s3://nas.lan/bucket?tls=off&region=r1":   {s3: &s3.Config{Endpoint: "nas.lan", Plain: true, Bucket: "bucket", Region: "r1"}},
+		"s3://s3.example/bucket?profile=logvault": {s3: &s3.Config{Endpoint: "s3.example", Bucket: "bucket", Profile: "logvault"}},
+	} {
+		got, err := parse(place)
+		if err != nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("%s: %+v, %v", place, got, err)
+		}
+	}
+}
+
+func TestBadPlaces(t *testing.T) {
 	o := Opener{FS: vfs.NewMem()}
-	for _, place := range []string{"gopher://host/x", "http://host/x"} {
+	for place, want := range map[string]string{
+		"gopher://host/x":                       "gopher:// is not known",
+		"http://host/x":                         "http:// is not known",
+		"sftp://nas/srv/vault":                  "USER@HOST",
+		"sftp://logs@/srv/vault":                "USER@HOST",
+		"sftp://logs@nas":                       "absolute path",
+		"sftp://logs@nas/":                      "absolute path",
+		"sftp://logs@nas/a%00b":                 "NUL",
+		"sftp://logs@nas/srv?keys=/k":           `unknown option "keys"`,
+		"sftp://logs@nas/srv?key=/k&key=/l":     "one value",
+		"sftp://logs@nas/srv#x":                 "?name=value",
+		"sftp://logs:secret@nas/srv/vault":      "holds a password",
+		"sftp://logs:sec%ret@nas/srv/vault":     "not a URL",
+		"s3://key:secret@s3.example/bucket":     "holds a password",
+		"s3://secret@s3.example/bucket":         "holds a user",
+		"s3:///bucket":                          "HOST/BUCKET",
+		"s3://s3.example":                       "HOST/BUCKET",
+		"s3://s3.example/Bucket":                "bucket",
+		"s3://s3.example/bucket//a":             "single slashes",
+		"s3://s3.example/bucket/../x":           "single slashes",
+		"s3://s3.example/bucket?tls=no":         "on or off",
+		"s3://s3.example/bucket?known_hosts=/h": "unknown option",
+	} {
 		_, err := o.Open(context.Background(), place)
-		if e, ok := errors.AsType[*Error](err); !ok || e.Place != place {
-			t.Errorf("opening %s: %v", place, err)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || !strings.Contains(e.Detail, want) {
+			t.Errorf("opening %s: %v, expected it to say %q", place, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), ":secret") || err != nil && strings.Contains(err.Error(), "ret@") && strings.Contains(place, "sec%") {
+			t.Errorf("opening %s repeats the password: %v", place, err)
 		}
 		if _, err = o.Create(context.Background(), place); err == nil {
 			t.Errorf("%s created", place)
 		}
 	}
+}
+
+// FuzzParse checks that no place panics, and that what is understood is whole.
+func FuzzParse(f *testing.F) {
+	for _, place := range []string{"/mnt/nas", "sftp://logs@nas:22/srv/vault?key=/k", "s3://[::1]:9000/bucket/a?tls=on", "s3://h/b%00b", "sftp://a:b@c/d", "x://"} {
+		f.Add(place)
+	}
+	f.Fuzz(func(t *testing.T, place string) {
+		p, err := parse(place)
+		switch {
+		case err != nil:
+			if _, ok := errors.AsType[*Error](err); !ok {
+				t.Errorf("%q: %v is no *Error", place, err)
+			}
+		case p.sftp != nil:
+			if p.sftp.User == "" || !strings.HasPrefix(p.sftp.Root, "/") || len(p.sftp.Root) < 2 {
+				t.Errorf("%q: %+v", place, *p.sftp)
+			}
+		case p.s3 != nil:
+			if p.s3.Endpoint == "" || len(p.s3.Bucket) < 3 || strings.HasPrefix(p.s3.Prefix, "/") || strings.HasSuffix(p.s3.Prefix, "/") {
+				t.Errorf("%q: %+v", place, *p.s3)
+			}
+		}
+	})
 }
