@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"cmd/logvault":     {"*", "fixtures/loggen"},
 	"internal/gateway": {"*"},
 
-	"internal/config": {"internal/vfs", "ledger", "retention/policy", "vault"},
+	"internal/config": {"internal/vfs", "ledger", "ledger/tsa", "retention/policy", "vault"},
 	"nfsgw":           {"vault"},
 	"ingest":          {"internal/vfs", "vault"},
 	"ingest/watch":    {"vault"},

@@ -24,9 +24,10 @@ type Trust struct {
 	Origin    string     `toml:"origin"`     // first line of the checkpoints
 	Copies    []TrustKey `toml:"copies"`     // cosignature/v1 keys of the copies
 	Witnesses []TrustKey `toml:"witnesses"`  // cosignature/v1 keys of witnesses
-	Quorum    int        `toml:"quorum"`     // witnesses that must have cosigned
+	Quorum    int        `toml:"quorum"`     // how many keys of copies and witnesses must have cosigned
 	KnownSize int64      `toml:"known_size"` // a size that the ledger had already
 	KnownRoot string     `toml:"known_root"` // its root in hex, "" = not known
+	TSA       *TrustTSA  `toml:"tsa,omitempty"`
 
 	rotations []Rotation // followed to reach Log; see Following
 }
@@ -35,6 +36,32 @@ type Trust struct {
 type TrustKey struct {
 	Name string `toml:"name"`
 	Key  string `toml:"key"`
+}
+
+// TrustTSA is what a reader pins of time-stamping authorities.
+type TrustTSA struct {
+	Roots  string `toml:"roots,multiline"`  // root certificates in PEM
+	Policy string `toml:"policy,omitempty"` // object identifier that tokens must bear, "" = any
+}
+
+// Valid returns nil if the keys are verifier keys and the quorum can be reached.
+func (t *Trust) Valid() error {
+	if _, _, err := t.verifiers(0); err != nil {
+		return err
+	}
+	if _, err := plainKey(t.Recovery); t.Recovery != "" && err != nil {
+		return fmt.Errorf("recovery: %w", err)
+	}
+	keys := make(map[string]bool)
+	for _, k := range slices.Concat(t.Copies, t.Witnesses) {
+		if _, err := newCosignVerifier(k.Key); err == nil {
+			keys[k.Key] = true
+		}
+	}
+	if t.Quorum < 0 || t.Quorum > len(keys) {
+		return fmt.Errorf("quorum is %d, expected 0 to %d, the number of cosignature keys", t.Quorum, len(keys))
+	}
+	return nil
 }
 
 // GenerateKey makes an Ed25519 key pair in the text form of notes. The name

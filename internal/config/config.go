@@ -40,7 +40,9 @@ type Config struct {
 	Version int `toml:"version"`
 	// Origin names the ledger for ever, like a host and path: "logs.example.org/vault". Required.
 	Origin string `toml:"origin"`
-	// Vault is the directory of the primary copy. Required, absolute.
+	// Vault is the place of the primary copy: an absolute directory, or a URL as
+	// in s3://HOST[:PORT]/BUCKET/PREFIX or sftp://USER@HOST/PATH; the access keys
+	// come from the environment, never from here. Required.
 	Vault string `toml:"vault"`
 	// State is the gateway's own directory, on a local disk: ledger of record,
 	// spool, keys. Required, absolute.
@@ -55,6 +57,9 @@ type Config struct {
 	Spool   Spool    `toml:"spool"`
 	Sources []Source `toml:"source"`
 	Classes []Class  `toml:"class"`
+
+	Timestamp *Timestamp `toml:"timestamp,omitempty"`
+	Witnesses []Witness  `toml:"witness,omitempty"`
 }
 
 // NFS is the export that the proxies mount.
@@ -226,8 +231,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("version is %d, expected %d", c.Version, Version)
 	case c.Origin == "" || strings.ContainsAny(c.Origin, " +\n\t"):
 		return fmt.Errorf("origin is %q, expected a name without spaces and '+', such as logs.example.org/vault", c.Origin)
-	case !filepath.IsAbs(c.Vault):
-		return fmt.Errorf("vault is %q, expected an absolute path", c.Vault)
+	case !filepath.IsAbs(c.Vault) && !strings.Contains(c.Vault, "://"):
+		return fmt.Errorf("vault is %q, expected an absolute path or a URL", c.Vault)
 	case !filepath.IsAbs(c.State):
 		return fmt.Errorf("state is %q, expected an absolute path", c.State)
 	case len(c.Auditors) == 0:
@@ -241,6 +246,12 @@ func (c *Config) validate() error {
 		}
 	}
 	if err := c.Seal.validate(); err != nil {
+		return err
+	}
+	if err := c.Timestamp.validate(); err != nil {
+		return err
+	}
+	if err := c.validateWitnesses(); err != nil {
 		return err
 	}
 	if _, err := c.Policies(); err != nil {

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"logvault/internal/vfs"
-	"logvault/ledger"
 	"logvault/vault"
 )
 
@@ -133,45 +132,6 @@ func TestByteSize(t *testing.T) {
 		if v, err := ParseByteSize(text); err == nil {
 			t.Errorf("%q: got %d, expected an error", text, v)
 		}
-	}
-}
-
-func TestTrust(t *testing.T) {
-	const vkey = "logs.example.org/vault+01234567+AWZvbw=="
-	m := vfs.NewMem()
-	if err := vfs.MkdirAll(m, "/t", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	want := &ledger.Trust{Log: vkey, KnownSize: 7, Copies: []ledger.TrustKey{{Name: "replica", Key: vkey}}}
-	text, err := EncodeTrust(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{"/t/trust.toml": string(text), "/t/vkey": vkey + "\n", "/t/empty": "", "/t/bad": "log = 1\n", "/t/unknown": "log = \"x\"\nlgo = \"y\"\n"}
-	for name, data := range files {
-		if err := vfs.CreateFile(m, name, []byte(data), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := LoadTrust(m, "/t/trust.toml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, err := EncodeTrust(got); err != nil || string(again) != string(text) {
-		t.Errorf("trust.toml: %+v, %v, expected %+v", got, err, want)
-	}
-	for _, arg := range []string{vkey, "/t/vkey"} {
-		if got, err := LoadTrust(m, arg); err != nil || got.Log != vkey {
-			t.Errorf("%s: %+v, %v", arg, got, err)
-		}
-	}
-	for _, arg := range []string{"/t/empty", "/t/bad", "/t/unknown", "/t/nosuch"} {
-		if _, err := LoadTrust(m, arg); err == nil {
-			t.Errorf("%s: expected an error", arg)
-		}
-	}
-	if _, err := EncodeTrust(&ledger.Trust{}); err == nil {
-		t.Error("trust without a key was encoded")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -29,34 +30,40 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Errorf("docs/CONFIG.md is not what config.go says: run go test ./internal/config -run TestReference -update")
+		t.Errorf("docs/CONFIG.md is not what the structs say: run go test ./internal/config -run TestReference -update")
 	}
 	if n := strings.Count(want, "\n| `"); n > 40 {
 		t.Errorf("%d keys, expected at most 40", n)
 	}
 }
 
-// reference renders the comments of config.go as a table per TOML table.
+// reference renders the comments of the structs as a table per TOML table.
 func reference(t *testing.T) string {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
+	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	docs := map[string]*ast.StructType{}
 	about := map[string]string{}
-	for _, d := range file.Decls {
-		g, ok := d.(*ast.GenDecl)
-		if !ok || g.Tok != token.TYPE {
-			continue
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
 		}
-		spec := g.Specs[0].(*ast.TypeSpec)
-		if s, ok := spec.Type.(*ast.StructType); ok {
-			docs[spec.Name.Name], about[spec.Name.Name] = s, oneLine(g.Doc.Text())
+		for _, d := range file.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.TYPE {
+				continue
+			}
+			spec := g.Specs[0].(*ast.TypeSpec)
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				docs[spec.Name.Name], about[spec.Name.Name] = s, oneLine(g.Doc.Text())
+			}
 		}
 	}
 	var b strings.Builder
-	b.WriteString("# logvault.toml\n\nThis page is made from the comments of internal/config/config.go. An unknown key is an error with its line.\n`SIGHUP` makes `serve` read `[[source]]` and `[[class]]` anew; the rest needs a restart.\n")
-	for _, table := range []struct{ name, typ string }{{"", "Config"}, {"[nfs]", "NFS"}, {"[seal]", "Seal"}, {"[spool]", "Spool"}, {"[[source]]", "Source"}, {"[[class]]", "Class"}} {
+	b.WriteString("# logvault.toml\n\nThis page is made from the comments of internal/config. An unknown key is an error with its line.\n`SIGHUP` makes `serve` read `[[source]]` and `[[class]]` anew; the rest needs a restart.\n")
+	for _, table := range []struct{ name, typ string }{{"", "Config"}, {"[nfs]", "NFS"}, {"[seal]", "Seal"}, {"[spool]", "Spool"}, {"[[source]]", "Source"}, {"[[class]]", "Class"}, {"[timestamp]", "Timestamp"}, {"[[witness]]", "Witness"}} {
 		title := table.name
 		if title == "" {
 			title = "Top level"

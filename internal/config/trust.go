@@ -10,6 +10,7 @@ import (
 
 	"logvault/internal/vfs"
 	"logvault/ledger"
+	"logvault/ledger/tsa"
 )
 
 // LoadTrust reads what --trust names: a trust.toml, a file that holds one bare
@@ -32,6 +33,14 @@ func LoadTrust(fsys vfs.FS, arg string) (*ledger.Trust, error) {
 	}
 	if t.Log == "" {
 		return nil, &Error{arg, 0, "log is empty, expected the ledger's verifier key"}
+	}
+	if err := t.Valid(); err != nil {
+		return nil, &Error{arg, 0, err.Error()}
+	}
+	if t.TSA != nil {
+		if _, err := tsa.NewTrust(t.TSA.Roots, t.TSA.Policy); err != nil {
+			return nil, &Error{arg, 0, "tsa: " + err.Error()}
+		}
 	}
 	return t, nil
 }
