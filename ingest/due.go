@@ -19,6 +19,7 @@ const (
 	smallSize = 256 << 10        //
 	maxAge    = 6 * time.Hour    // and at this age whatever its size
 	silence   = 10 * time.Minute // then uncommitted bytes are taken as they are
+	fullQuiet = time.Minute      // the same in a full spool: its client waits for room, not for us
 	holeAge   = 10 * time.Minute // then a hole is a gap
 )
 
@@ -31,6 +32,8 @@ const (
 // a generation, or the start of a line of more than 16 MiB, or a hole that
 // nobody filled. Bytes that no COMMIT or FILE_SYNC covers are left out unless
 // the stream is silent for 10 minutes, its day or generation is over, or o.All.
+// A crowded spool offers what has 256 KiB, and a full one all it has: a client
+// that waits for room must not wait for the hour that fills a segment.
 func (s *Spool) Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -134,14 +137,15 @@ func (s *Spool) plan(st *stream, g *gen, o vault.DueOptions) plan {
 	age := s.age(g, tick, o.Now, now)
 	p.dayOver = st.Recorded.IsZero() && !o.SameDay(st.Source, s.clock.time(g.data[i-1].tick()), o.Now)
 	committed := g.unstable.first(g.sealed, end)
-	if o.All || over || p.dayOver || now-g.touched >= silence {
+	full := !s.roomForFile(forIntake)
+	if o.All || over || p.dayOver || now-g.touched >= silence || full && now-g.touched >= fullQuiet {
 		committed = end
 	} else if n := len(p.days); n > 0 {
 		committed = max(committed, p.days[n-1])
 	}
 	p.toTheEnd = committed == end && (over || aged)
 	size := committed - g.sealed
-	p.due = o.All || over || aged || age >= maxAge || age >= smallAge && size >= smallSize
+	p.due = o.All || over || aged || full || age >= maxAge || (age >= smallAge || s.tight) && size >= smallSize
 	if p.due || p.dayOver || len(p.days) > 0 || size >= min(o.CutBytes, longLine) {
 		p.end = committed
 	}

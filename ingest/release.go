@@ -141,12 +141,13 @@ func (s *Spool) trim(g *gen) {
 	}
 }
 
-// keepMACs stores the MACs of a released piece. They are a convenience for
+// keepMACs stores the MACs of a released piece: a five-hundredth of what the
+// release gives back, so they may use the reserve. They are a convenience for
 // repetitions: when there is no room, the repetition will be a conflict.
 func (s *Spool) keepMACs(g *gen, b blockMACs) error {
 	for len(b.macs) > 0 && g.ended.IsZero() {
 		n := min(len(b.macs), macsRecord, s.extent)
-		if err := s.reserve(extentSize("", n), forIntake); err != nil {
+		if err := s.reserve(extentSize("", n), forRecords); err != nil {
 			return orFull(err)
 		}
 		h := extentHead{genKey: g.genKey, off: b.first * macSize, wall: s.cfg.Now(), boot: g.touched, stable: true}
