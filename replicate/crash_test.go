@@ -61,7 +61,7 @@ func TestCrash(t *testing.T) {
 // before that.
 func crashAt(r *replica, w *testvault.World, at int) (done bool) {
 	r.Helper()
-	to, log := r.open(false)
+	to, log := r.open()
 	n := 0
 	r.before = func(vfs.Op, string) error {
 		if n++; n > at {
@@ -123,7 +123,7 @@ func TestFaults(t *testing.T) {
 		hit := false
 		for _, after := range []bool{false, true} {
 			r := newReplica(t, w)
-			to, log := r.open(false)
+			to, log := r.open()
 			n := 0
 			r.before = func(vfs.Op, string) error {
 				if n++; n != at+1 {

@@ -111,7 +111,7 @@ func TestInterrupted(t *testing.T) {
 	w := source(t, 23)
 	r := newReplica(t, w)
 	ctx, cancel := context.WithCancel(context.Background())
-	to, log := r.open(false)
+	to, log := r.open()
 	_, err := replicate.Run(ctx, replicate.Options{From: w.Vault, To: to, Trust: &r.trust, Copy: log, CosignKey: r.cosign, Actor: "replica",
 		Now: r.clock, Log: quiet, Progress: func(int64, int64) { cancel() }})
 	if !errors.Is(err, context.Canceled) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"strings"
 	"syscall"
 	"testing"
@@ -345,18 +346,50 @@ func TestFullDestination(t *testing.T) {
 
 func TestInitRefuses(t *testing.T) {
 	w := source(t, 17)
-	other := source(t, 18)
 	r := newReplica(t, w)
-	to, log := r.open(false)
-	o := replicate.InitOptions{From: w.Vault, To: to, Trust: &r.trust, Copy: log, Name: copyName, Key: r.logV, Actor: "replica", Now: r.clock}
+	before := r.files()
+	o := r.initOptions(w.Vault)
+	o.Cosigner = ""
 	if err := replicate.Init(context.Background(), o); !errors.Is(err, vault.ErrNotEmpty) {
-		t.Errorf("a copy begun before: error %v, expected %v", err, vault.ErrNotEmpty)
+		t.Errorf("a copy that began otherwise: error %v, expected %v", err, vault.ErrNotEmpty)
 	}
-	fresh := newEmpty(t)
-	o.To, o.Copy = fresh.open(true)
-	o.From = other.Vault
-	if err := replicate.Init(context.Background(), o); !errors.Is(err, replicate.ErrUnsigned) {
+	if err := replicate.Init(context.Background(), r.initOptions(source(t, 18).Vault)); !errors.Is(err, replicate.ErrUnsigned) {
 		t.Errorf("a vault of another key: error %v, expected %v", err, replicate.ErrUnsigned)
+	}
+	if err := replicate.Init(context.Background(), r.initOptions(w.Vault)); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	if after := r.files(); !maps.EqualFunc(before, after, bytes.Equal) {
+		t.Errorf("the destination was changed: %v, then %v", before.Names(), after.Names())
+	}
+}
+
+// TestInitAfterACrash kills Init before each of its disk operations; repeated
+// with the same keys it goes on.
+func TestInitAfterACrash(t *testing.T) {
+	w := source(t, 20)
+	for at := 1; ; at++ {
+		r := newEmpty(t)
+		r.trust, r.cosign, r.cosignV = *w.Trust, "", ""
+		n := 0
+		r.before = func(vfs.Op, string) error {
+			if n++; n > at {
+				return errDead
+			}
+			return nil
+		}
+		err := replicate.Init(context.Background(), r.initOptions(w.Vault))
+		r.before = nil
+		r.disk = r.disk.CrashClone(rand.New(rand.NewPCG(3, uint64(at))))
+		if err := replicate.Init(context.Background(), r.initOptions(w.Vault)); err != nil {
+			t.Fatalf("after a crash before operation %d: %v", at, err)
+		}
+		if _, ok := r.last().(*entry.CopyInit); !ok {
+			t.Fatalf("after a crash before operation %d: the log begins otherwise", at)
+		}
+		if err == nil {
+			return
+		}
 	}
 }
 
@@ -364,7 +397,9 @@ func TestPassOfACopyNotBegun(t *testing.T) {
 	w := source(t, 19)
 	r := newEmpty(t)
 	r.trust = *w.Trust
-	r.open(true)
+	if _, err := ledger.Create(context.Background(), r.logConfig(r.store())); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.pass(w.Vault); !errors.Is(err, vault.ErrNoVault) {
 		t.Errorf("error %v, expected %v", err, vault.ErrNoVault)
 	}

@@ -56,7 +56,7 @@ func TestPassCopiesEverything(t *testing.T) {
 // last is the last entry of the copy log.
 func (r *replica) last() entry.Entry {
 	r.Helper()
-	_, log := r.open(false)
+	_, log := r.open()
 	data, err := log.Tree().Entry(context.Background(), log.Checkpoint().Size-1)
 	if err != nil {
 		r.Fatal(err)

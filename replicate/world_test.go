@@ -75,12 +75,21 @@ func newReplica(t testing.TB, w *testvault.World) *replica {
 	if _, err := dir.Create(r.disk, "/copy"); err != nil {
 		t.Fatal(err)
 	}
-	to, log := r.open(true)
-	if err := replicate.Init(context.Background(), replicate.InitOptions{From: w.Vault, To: to, Trust: &r.trust, Copy: log,
-		Name: copyName, Key: r.logV, Cosigner: r.cosignV, Actor: "replica", Now: r.clock}); err != nil {
+	if err := replicate.Init(context.Background(), r.initOptions(w.Vault)); err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// initOptions begin the copy.
+func (r *replica) initOptions(from vault.Reader) replicate.InitOptions {
+	r.Helper()
+	to := r.store()
+	return replicate.InitOptions{From: from, To: to, Trust: &r.trust, Log: r.logConfig(to), Name: copyName, Key: r.logV, Cosigner: r.cosignV, Actor: "replica", Now: r.clock}
+}
+
+func (r *replica) logConfig(to *dir.Store) ledger.Config {
+	return ledger.Config{Prefix: vault.CopyLogPrefix(copyName), Origin: origin, SignerKey: r.logKey, Record: to, Now: r.clock}
 }
 
 func (r *replica) clock() time.Time {
@@ -105,15 +114,10 @@ func (r *replica) store() *dir.Store {
 }
 
 // open opens destination and copy log as a start of the command does.
-func (r *replica) open(create bool) (*dir.Store, *ledger.Log) {
+func (r *replica) open() (*dir.Store, *ledger.Log) {
 	r.Helper()
 	to := r.store()
-	c := ledger.Config{Prefix: vault.CopyLogPrefix(copyName), Origin: origin, SignerKey: r.logKey, Record: to, Now: r.clock}
-	open := ledger.Open
-	if create {
-		open = ledger.Create
-	}
-	log, err := open(context.Background(), c)
+	log, err := ledger.Open(context.Background(), r.logConfig(to))
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -123,7 +127,7 @@ func (r *replica) open(create bool) (*dir.Store, *ledger.Log) {
 // pass makes one pass.
 func (r *replica) pass(from vault.Reader) (replicate.Summary, error) {
 	r.Helper()
-	to, log := r.open(false)
+	to, log := r.open()
 	o := r.passOptions(from, to, log)
 	if r.options != nil {
 		r.options(&o)

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"path/filepath"
-	"strings"
+	"io/fs"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,65 +13,92 @@ import (
 	"logvault/ledger"
 	"logvault/replicate"
 	"logvault/vault"
+	"logvault/vault/dir"
 )
 
 func (a *app) replicateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "replicate",
 		Usage: "bring a second copy up to date, in one pass",
-		Description: describe("Copies what the source's signed ledger names and the destination lacks, reads every object back, and only then\n"+
-			"vouches for it in the copy's own log and with a cosignature. Never propagates a deletion. Safe under cron.\n\n"+
+		Description: describe("Copies what the source's signed ledger names and the destination lacks, reads every object back, makes it\n"+
+			"immutable, and only then vouches for it in the copy's own log and with a cosignature. Never propagates a\n"+
+			"deletion. Safe under cron. Run it on the second machine, so that the first has no right there.\n\n"+
 			"The first pass needs --init and --trust. The copy's own keys and its pinned trust are kept beside the\n"+
-			"destination, in DEST.state, or where --state says; keep that directory on this machine only.",
+			"destination, in DEST.state, or where --state says; keep that directory on this machine only.\n\n"+
+			"--immutable also sets the file system's immutable flag, which only root can take away again (chattr -i; the\n"+
+			"directories get +a). A machine that is pushed to runs --protect as root, which needs neither source nor state.",
 			"logvault replicate --init --from /mnt/nas1/vault --to /srv/vault2 --trust trust.toml\n"+
-				"logvault replicate --from /mnt/nas1/vault --to /srv/vault2", codePartial, codeIntegrity, codeRefused, codeNoVault, codeLocked),
+				"logvault replicate --from /mnt/nas1/vault --to /srv/vault2\n"+
+				"logvault replicate --protect --to /srv/vault2 --trust trust.toml", codePartial, codeIntegrity, codeRefused, codeNoVault, codeLocked),
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "source vault `PATH`"},
-			&cli.StringFlag{Name: "to", Usage: "destination vault `PATH`"},
-			&cli.StringFlag{Name: "trust", Usage: "pinned `FILE|VKEY` of the source's ledger, for --init"},
-			&cli.BoolFlag{Name: "init", Usage: "create the destination and pin the key"},
+			&cli.StringFlag{Name: "from", Usage: "source vault `PATH|URL`"},
+			&cli.StringFlag{Name: "to", Usage: "destination vault `PATH|URL`"},
+			&cli.StringFlag{Name: "trust", Usage: "pinned `FILE|VKEY` of the source's ledger, for --init and --protect"},
+			&cli.BoolFlag{Name: "init", Usage: "create the destination and pin the key; after an interruption, again"},
 			&cli.StringFlag{Name: "name", Value: "replica", Usage: "`NAME` of the copy, for --init"},
 			&cli.StringFlag{Name: "state", Usage: "directory `DIR` of the copy's keys (default: DEST.state)"},
 			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Value: 4, Usage: "objects copied at once, `N`"},
 			&cli.StringFlag{Name: "limit-rate", Usage: "bytes per second, such as 10MiB, `R`"},
+			&cli.IntFlag{Name: "attempts", Value: 5, Usage: "tries of each step while a machine is away, `N`; the waits double from 1 s to 1 h"},
 			&cli.BoolFlag{Name: "without-keys", Usage: "leave out keys/: for a partner, whose copy then dies with the keys elsewhere"},
+			&cli.BoolFlag{Name: "immutable", Usage: "set the file system's immutable flag (a directory on this machine, as root)"},
+			&cli.BoolFlag{Name: "protect", Usage: "copy nothing: set the immutable flag on what --to holds"},
+			&cli.BoolFlag{Name: "cosign-back", Usage: "store this copy's cosignature at the source too"},
+			&cli.StringFlag{Name: "accept-rotation", Usage: "`HASH` of the entry by which the recovery key replaced the ledger key, as `restore` printed it"},
 		},
 		Action: a.replicate,
 	}
 }
 
-// copyState names the files in a copy's state directory.
-type copyState string
+// passFlags are the flags of a pass.
+type passFlags struct {
+	rate           int64
+	acceptRotation vault.Hash
+}
 
-func (s copyState) file(name string) string { return filepath.Join(string(s), name) }
-func (s copyState) trust() string           { return s.file("trust.toml") }
-func (s copyState) logKey() string          { return s.file("copy.key") }
-func (s copyState) cosignKey() string       { return s.file("cosign.key") }
-func (s copyState) name() string            { return s.file("name") }
+func readPassFlags(c *cli.Context) (f passFlags, err error) {
+	if r := c.String("limit-rate"); r != "" {
+		rate, err := config.ParseByteSize(r)
+		if err != nil {
+			return f, usagef("replicate: --limit-rate: %v", err)
+		}
+		f.rate = int64(rate)
+	}
+	for _, name := range []string{"jobs", "attempts"} {
+		if c.Int(name) < 1 {
+			return f, usagef("replicate: --%s %d: expected at least 1", name, c.Int(name))
+		}
+	}
+	if h := c.String("accept-rotation"); h != "" {
+		if f.acceptRotation, err = vault.ParseHash(h); err != nil {
+			return f, usagef("replicate: --accept-rotation: %v", err)
+		}
+	}
+	return f, nil
+}
 
 func (a *app) replicate(c *cli.Context) (err error) {
+	if c.Bool("protect") {
+		return a.protectCopy(c)
+	}
 	if err := need(c, "from", "to"); err != nil {
 		return err
 	}
-	var rate config.ByteSize
-	if r := c.String("limit-rate"); r != "" {
-		if rate, err = config.ParseByteSize(r); err != nil {
-			return usagef("replicate: --limit-rate: %v", err)
-		}
+	flags, err := readPassFlags(c)
+	if err != nil {
+		return err
 	}
-	if c.Int("jobs") < 1 {
-		return usagef("replicate: --jobs %d: expected at least 1", c.Int("jobs"))
+	state, err := copyStateOf(c)
+	if err != nil {
+		return err
 	}
 	from, err := a.stores().Open(c.Context, c.String("from"))
 	if err != nil {
 		return err
 	}
-	state := copyState(c.String("state"))
-	if state == "" {
-		state = copyState(strings.TrimRight(c.String("to"), "/") + ".state")
-	}
+	var begin *newCopy
 	if c.Bool("init") {
-		if err := a.initCopy(c, from, state); err != nil {
+		if begin, err = a.checkInit(c, from); err != nil {
 			return err
 		}
 	}
@@ -82,142 +107,114 @@ func (a *app) replicate(c *cli.Context) (err error) {
 		return err
 	}
 	defer closeInto(lock, &err)
-	return a.pass(c, from, state, int64(rate))
-}
-
-func (a *app) lockCopy(c *cli.Context, state copyState) (io.Closer, error) {
-	if !fileExists(a.fs, state.trust()) {
-		return nil, &codedError{codeNoVault, "make the copy with --init and --trust; a lost --state directory is not made anew silently",
-			fmt.Errorf("no copy state in %s for %s", string(state), c.String("to"))}
-	}
-	return a.fs.Lock(state.file("lock"))
-}
-
-// initCopy creates the destination and the copy's state. The trust file is
-// written last: without it the copy does not exist for later passes.
-func (a *app) initCopy(c *cli.Context, from vault.Store, state copyState) error {
-	if err := need(c, "trust"); err != nil {
-		return err
-	}
-	trust, err := a.loadTrust(c.String("trust"))
-	if err != nil {
-		return err
-	}
-	if _, err := ledger.OpenTree(c.Context, from, vault.LedgerPrefix, trust); err != nil {
-		return fmt.Errorf("opening the source's ledger: %w", err)
-	}
-	marker, _, err := vault.ReadMarker(c.Context, from)
-	if err != nil {
-		return err
-	}
-	to, err := a.stores().Create(c.Context, c.String("to"))
-	if err != nil {
-		return err
-	}
-	name, origin := c.String("name"), marker.Origin+"/copy/"+c.String("name")
-	logKey, logV, err := ledger.GenerateKey(a.random, origin)
-	if err != nil {
-		return err
-	}
-	cosignKey, cosignV, err := ledger.NewCosigner(a.random, origin)
-	if err != nil {
-		return err
-	}
-	if err := a.writeCopyState(state, map[string]string{"copy.key": logKey, "cosign.key": cosignKey, "name": name}); err != nil {
-		return err
-	}
-	log, err := ledger.Create(c.Context, ledger.Config{Prefix: vault.CopyLogPrefix(name), Origin: origin, SignerKey: logKey, Record: to, Now: a.now})
-	if err != nil {
-		return err
-	}
-	if err := replicate.Init(c.Context, replicate.InitOptions{From: from, To: to, Trust: trust, Copy: log, Name: name, Key: logV, Cosigner: cosignV, Actor: "replica", Now: a.now}); err != nil {
-		return err
-	}
-	trust.Copies = append(trust.Copies, ledger.TrustKey{Name: name, Key: logV})
-	trust.Witnesses = append(trust.Witnesses, ledger.TrustKey{Name: origin, Key: cosignV})
-	text, err := config.EncodeTrust(trust)
-	if err != nil {
-		return err
-	}
-	if err := vfs.CreateFile(a.fs, state.trust(), text, 0o644); err != nil {
-		return err
-	}
-	a.talk(c, "copy %s created; its keys for everybody's trust.toml:\n  copies:    %s\n  witnesses: %s", name, logV, cosignV)
-	return nil
-}
-
-func (a *app) writeCopyState(state copyState, files map[string]string) error {
-	if err := vfs.MkdirAll(a.fs, string(state), 0o700); err != nil {
-		return err
-	}
-	for name, text := range files {
-		if err := vfs.CreateFile(a.fs, state.file(name), []byte(text+"\n"), 0o600); err != nil {
-			return fmt.Errorf("writing the copy's state: %w", err)
-		}
-	}
-	return nil
-}
-
-func (a *app) readCopyState(file string) (string, error) {
-	data, err := vfs.ReadFile(a.fs, file, 1<<16)
-	if err != nil {
-		return "", fmt.Errorf("reading the copy's state: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
-}
-
-// pass makes one replication pass and pins the size that it reached.
-func (a *app) pass(c *cli.Context, from vault.Store, state copyState, rate int64) error {
-	to, err := a.stores().Open(c.Context, c.String("to"))
-	if err != nil {
-		return err
-	}
-	trust, err := a.loadTrust(state.trust())
-	if err != nil {
-		return err
-	}
-	var text [3]string
-	for i, file := range []string{state.logKey(), state.cosignKey(), state.name()} {
-		if text[i], err = a.readCopyState(file); err != nil {
+	if begin != nil {
+		if err := a.initCopy(c, from, state, begin); err != nil {
 			return err
 		}
 	}
-	log, err := ledger.Open(c.Context, ledger.Config{Prefix: vault.CopyLogPrefix(text[2]), Origin: trust.Origin + "/copy/" + text[2], SignerKey: text[0], Record: to, Now: a.now})
+	return a.pass(c, from, state, flags)
+}
+
+// openCopy opens the destination of a pass and what it signs with.
+func (a *app) openCopy(c *cli.Context, state copyState) (o replicate.Options, err error) {
+	to, err := a.stores().Open(c.Context, c.String("to"))
 	if err != nil {
-		return fmt.Errorf("opening the copy log: %w", err)
+		return o, err
+	}
+	if c.Bool("immutable") {
+		if err := useFlags(to); err != nil {
+			return o, err
+		}
+	}
+	trust, err := a.loadTrust(state.trust())
+	if err != nil {
+		return o, err
+	}
+	var k copyKeys
+	for file, text := range map[string]*string{"copy.key": &k.log, "cosign.key": &k.cosign, "name": &k.name} {
+		if *text, err = a.readCopyState(state.file(file)); err != nil {
+			return o, err
+		}
+	}
+	k.origin = trust.Origin + "/copy/" + k.name
+	log, err := ledger.Open(c.Context, a.copyLog(to, k))
+	if err != nil {
+		return o, fmt.Errorf("opening the copy log: %w", err)
 	}
 	// The lock is held and the copy log is ours: nobody else writes here, and
 	// temporary files are what a killed pass left.
 	if _, err := to.Sweep(c.Context); err != nil {
 		a.talk(c, "temporary files of a killed pass stay: %v", err)
 	}
+	return replicate.Options{To: to, Trust: trust, Copy: log, CosignKey: k.cosign}, nil
+}
+
+// useFlags asks a store to set flags.
+func useFlags(store vault.Store) error {
+	d, ok := store.(*dir.Store)
+	if !ok {
+		return usagef("replicate: the immutable flag is of a directory on this machine: run --protect on the machine that has the disk")
+	}
+	d.UseFlags()
+	return nil
+}
+
+// pass makes one replication pass and pins the size that it reached.
+func (a *app) pass(c *cli.Context, from vault.Store, state copyState, flags passFlags) (err error) {
+	o, err := a.openCopy(c, state)
+	if err != nil {
+		return err
+	}
+	memory, err := openReadBack(a.fs, state.file("readback"))
+	if err != nil {
+		return err
+	}
+	defer closeInto(memory.f, &err)
+	known := *o.Trust
 	bar := a.progress(c, 1, "replicating")
-	sum, err := replicate.Run(c.Context, replicate.Options{From: from, To: to, Trust: trust, Copy: log, CosignKey: text[1], Actor: "replica", Jobs: c.Int("jobs"),
-		Rate: rate, Now: a.now, WithoutKeys: c.Bool("without-keys"), Log: a.quietLogger(c), Progress: barProgress(bar)})
+	o.From, o.Actor, o.Jobs, o.Attempts, o.Rate, o.AcceptRotation = from, "replica", c.Int("jobs"), c.Int("attempts"), flags.rate, flags.acceptRotation
+	o.Now, o.WithoutKeys, o.Log, o.ReadBack, o.Progress = a.now, c.Bool("without-keys"), a.quietLogger(c), memory, barProgress(bar)
+	if c.Bool("cosign-back") {
+		o.CosignBack = from
+	}
+	sum, err := replicate.Run(c.Context, o)
 	if bar != nil {
 		bar.Close() // talk only
 	}
 	if err != nil {
 		return err
 	}
-	if err := a.pinSize(state, trust, sum); err != nil {
+	if err := a.pinSize(state, &known, sum); err != nil {
 		return err
 	}
+	if err := a.fs.Remove(state.file("readback")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if c.Bool("immutable") && sum.Immutability.Weaker(vault.LevelFlag) {
+		a.talk(c, "the immutable flag was not reached everywhere: it needs root, and ext4, xfs or btrfs")
+	}
+	return a.printPass(c, sum)
+}
+
+func (a *app) printPass(c *cli.Context, sum replicate.Summary) error {
 	if flag(c, "json") {
 		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "replicated", "ledger_size": sum.Size, "ledger_root": sum.Root.String(), "copied": sum.Copied,
-			"bytes": sum.Bytes, "present": sum.Present, "missing": sum.Missing, "due": sum.Due, "unrecorded": sum.Unrecorded, "cosigned": sum.Cosigned, "immutability": sum.Immutability})
+			"bytes": sum.Bytes, "present": sum.Present, "missing": sum.Missing, "due": sum.Due, "unrecorded": sum.Unrecorded, "rejected": sum.Rejected, "cosigned": sum.Cosigned,
+			"immutability": sum.Immutability})
 	}
-	_, err = fmt.Fprintf(a.out, "replicated %d objects (%s), %d were there; the copy holds the ledger's %d entries in full; immutability: %s\n",
+	_, err := fmt.Fprintf(a.out, "replicated %d objects (%s), %d were there; the copy holds the ledger's %d entries in full; immutability: %s\n",
 		sum.Copied, bytesText(sum.Bytes), sum.Present, sum.Size, sum.Immutability)
 	return err
 }
 
-func (a *app) pinSize(state copyState, trust *ledger.Trust, sum replicate.Summary) error {
-	if sum.Size == trust.KnownSize {
+// pinSize pins the head that was reached, and the ledger key that signed it.
+func (a *app) pinSize(state copyState, known *ledger.Trust, sum replicate.Summary) error {
+	if sum.Size == known.KnownSize && sum.Trust.Log == known.Log {
 		return nil
 	}
+	trust := *sum.Trust
 	trust.KnownSize, trust.KnownRoot = sum.Size, sum.Root.String()
-	text, err := config.EncodeTrust(trust)
+	text, err := config.EncodeTrust(&trust)
 	if err != nil {
 		return err
 	}
@@ -225,4 +222,35 @@ func (a *app) pinSize(state copyState, trust *ledger.Trust, sum replicate.Summar
 		return errors.Join(errors.New("pinning the size that was reached"), err)
 	}
 	return nil
+}
+
+// protectCopy sets the flags on what another machine has pushed here.
+func (a *app) protectCopy(c *cli.Context) error {
+	if err := need(c, "to", "trust"); err != nil {
+		return err
+	}
+	trust, err := a.loadTrust(c.String("trust"))
+	if err != nil {
+		return err
+	}
+	store, err := a.stores().Open(c.Context, c.String("to"))
+	if err == nil {
+		err = useFlags(store)
+	}
+	if err != nil {
+		return err
+	}
+	sum, err := replicate.Protect(c.Context, replicate.StandingOptions{Vault: store.(*dir.Store), Trust: trust, Jobs: c.Int("jobs"), Now: a.now, Log: a.quietLogger(c)})
+	if err != nil {
+		return err
+	}
+	if flag(c, "json") {
+		err = json.NewEncoder(a.out).Encode(map[string]any{"message_type": "protected", "ledger_size": sum.Size, "objects": sum.Objects, "fresh": sum.Fresh, "immutability": sum.Level})
+	} else {
+		_, err = fmt.Fprintf(a.out, "protected %d objects, %d of them new; immutability: %s\n", sum.Objects, sum.Fresh, sum.Level)
+	}
+	if err == nil && sum.Level.Weaker(vault.LevelFlag) {
+		err = &codedError{codeFailure, "run it as root, on a file system that knows the flag: ext4, xfs or btrfs", fmt.Errorf("the immutable flag was not reached: %s", sum.Level)}
+	}
+	return err
 }

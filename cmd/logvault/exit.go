@@ -121,6 +121,7 @@ var outcomes = []outcome{
 	{ledger.ErrUnsigned, codeIntegrity, "check the --trust key against the paper copy; if it is right, somebody re-signed the ledger"},
 	{replicate.ErrShrunk, codeIntegrity, "the source lost entries that this copy holds; nothing was changed here"},
 	{replicate.ErrForked, codeIntegrity, "the source shows another history than this copy holds; nothing was changed here"},
+	{replicate.ErrRotated, codeIntegrity, "compare the hash with what `restore` or `recover` printed, then run it once with --accept-rotation HASH"},
 	{replicate.ErrUnsigned, codeIntegrity, "check the --trust key against the paper copy; nothing was changed here"},
 	{replicate.ErrChanged, codeIntegrity, "an object differs from what the ledger says; run `logvault verify` on both copies"},
 	{replicate.ErrClock, codeIntegrity, "compare the clocks of both machines; nothing was changed here"},
