@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -26,6 +27,7 @@ type follower struct {
 	byID     map[Identity]*text // what each file holds now
 	ignored  map[Identity]bool  // compressed files
 	suspects map[Identity]suspect
+	anew     []*text // of this round: begin anew
 	roots    []Dir   // open during a round
 	problems []error // of the last round
 	begun    bool    // there was a round
@@ -127,8 +129,15 @@ func (f *follower) round(ctx context.Context) (more bool, err error) {
 	l := f.list()
 	f.problems = l.problems
 	f.bind(l)
+	f.anew = nil
 	for _, t := range slices.Clone(f.texts) {
 		if err := f.look(ctx, t); err != nil {
+			return false, err
+		}
+	}
+	// Only now is it known which files nobody follows.
+	for _, t := range f.anew {
+		if err := f.truncated(ctx, t); err != nil {
 			return false, err
 		}
 	}
@@ -313,16 +322,20 @@ func (f *follower) recognise(l *listing, p *place, file File) (err error) {
 	known.checked, known.size, known.changed = true, info.Size, info.Changed
 	known.drained = known.size == known.pos
 	known.renamed(p.path)
-	return nil
+	return known.extend()
 }
 
-// find returns the text that a file with this head is or repeats. free says that
-// the text's own file is gone, so that this one takes its place. Only a complete
-// listing shows that a file is gone, unless the device has got a new number.
+// find returns the text that a file with this head is or repeats, of several that
+// of which most is known. free says that the text's own file is gone, so that this
+// one takes its place. Only a complete listing shows that a file is gone, unless
+// the device has got a new number. A head without a whole line proves nothing.
 func (f *follower) find(id Identity, head []byte, complete bool) (found *text, free bool) {
 	sums := map[int]vault.Hash{}
+	line := bytes.IndexByte(head, '\n') + 1
 	for _, t := range f.texts {
-		if t.head == 0 || t.head > len(head) {
+		gone := t.at == nil && (t.file == nil || t.drained)
+		again := gone && t.id.Inode == id.Inode // under a new device number
+		if t.head == 0 || t.head > len(head) || !again && (line == 0 || t.head < line) {
 			continue
 		}
 		sum, ok := sums[t.head]
@@ -330,17 +343,9 @@ func (f *follower) find(id Identity, head []byte, complete bool) (found *text, f
 			sum = vault.HashOf(head[:t.head])
 			sums[t.head] = sum
 		}
-		if sum != t.sum {
-			continue
-		}
-		gone := t.at == nil && (t.file == nil || t.drained)
-		switch {
-		case gone && t.id.Inode == id.Inode:
-			return t, true
-		case gone && complete:
-			found, free = t, true
-		case found == nil:
-			found = t
+		gone = again || gone && complete
+		if sum == t.sum && (found == nil || t.head > found.head || t.head == found.head && gone && !free) {
+			found, free = t, gone
 		}
 	}
 	return found, free

@@ -2,10 +2,10 @@ package watch
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,6 +19,7 @@ import (
 	"logvault/vault"
 )
 
+var verbose = flag.Bool("verbose", false, "")
 var ctx = context.Background()
 
 // rig is a host with a watched directory /log, a spool in memory, and a ledger
@@ -138,16 +139,22 @@ func (r *rig) seal() error {
 			if r.sealed[p.Stream] == nil {
 				r.sealed[p.Stream] = map[int64][]byte{}
 			}
+			if err := r.spool.Intend(ctx, vault.Intent{Piece: p, Entry: []byte("entry"), Size: r.index}); err != nil {
+				return err
+			}
 			// A kill forgets a Release: the piece comes again, and is in the ledger.
 			have, end := r.sealed[p.Stream][p.Gen], p.Offset+p.Span
 			switch {
 			case int64(len(have)) == p.Offset:
 				r.sealed[p.Stream][p.Gen] = append(have, text...)
-			case int64(len(have)) < end || !bytes.Equal(have[p.Offset:end], text):
+			case int64(len(have)) != end || !bytes.Equal(have[p.Offset:end], text):
 				return fmt.Errorf("piece %+v, expected at %d", p, len(have))
 			}
 			r.names[p.Stream] = string(p.Name)
 			r.index++
+			if *verbose {
+				fmt.Fprintf(&r.log, "sealed %v gen %d: %q\n", p.Stream, p.Gen, shorten([]string{string(text)}))
+			}
 			if err := r.spool.Release(ctx, p, r.index); err != nil {
 				return err
 			}
@@ -213,5 +220,3 @@ func lines(file string, from, n int) string {
 	}
 	return b.String()
 }
-
-var _ = cmp.Compare[int]

@@ -35,17 +35,20 @@ func (f *follower) ensure(ctx context.Context, t *text) error {
 
 // take takes in what the files hold beyond what the stream has.
 func (f *follower) take(ctx context.Context) (more bool, err error) {
-	var todo []*text
+	var todo, records []*text
 	for _, t := range f.texts {
-		switch {
-		case t.file == nil || t.done || t.drained || !t.checked:
-		case t.after != nil && !t.after.done:
-		default:
-			f.sync(t) // what is read below was written before
+		unread := t.file != nil && t.checked && !t.done && !t.drained
+		if unread {
+			f.sync(t) // what is announced and read below was written before
+		}
+		if t.dirty || unread && !t.stored {
+			records = append(records, t)
+		}
+		if unread && (t.after == nil || t.after.done) {
 			todo = append(todo, t)
 		}
 	}
-	if todo, err = f.announce(ctx, todo); err != nil {
+	if err := f.announce(ctx, records); err != nil {
 		return false, err
 	}
 	for _, t := range todo {
@@ -67,62 +70,22 @@ func (f *follower) take(ctx context.Context) (more bool, err error) {
 	return more && err == nil, err
 }
 
-// announce stores the records of texts that are new, moved, or of which more of
-// the head can be known now. It returns the texts of which more may be taken.
-func (f *follower) announce(ctx context.Context, todo []*text) (ready []*text, err error) {
-	var changed []*text
-	longer := map[*text]record{}
-	for _, t := range todo {
-		r, ok, err := t.announcement()
-		if err != nil {
-			f.problem(t.path, err)
-		}
-		if err != nil || !ok {
-			t.checked = false // look finds out why
-			continue
-		}
-		ready = append(ready, t)
-		longer[t] = r
-		if r != t.record || !t.stored || t.dirty {
-			changed = append(changed, t)
-		}
-	}
-	for _, t := range f.texts {
-		if _, listed := longer[t]; t.dirty && !listed {
-			changed = append(changed, t)
-			longer[t] = t.record
-		}
-	}
-	for part := range slices.Chunk(changed, perStore) {
-		var kvs []vault.KV
+// announce stores the records of texts that are new, have moved, or of which
+// more of the head is known.
+func (f *follower) announce(ctx context.Context, texts []*text) error {
+	for part := range slices.Chunk(texts, perStore) {
+		var records []record
 		for _, t := range part {
-			r := longer[t]
-			kvs = append(kvs, vault.KV{Key: r.key(f.source), Value: r.encode()})
+			records = append(records, t.record)
 		}
-		if err := f.w.cfg.Sink.SetMeta(ctx, kvs...); err != nil {
-			return nil, err
+		if err := f.store(ctx, records...); err != nil {
+			return err
 		}
 		for _, t := range part {
-			t.record, t.stored, t.dirty = longer[t], true, false
+			t.stored, t.dirty = true, false
 		}
 	}
-	return ready, nil
-}
-
-// announcement is the record of a text with as much of the head as the file has
-// now. Not ok: the file changed since it was looked at.
-func (t *text) announcement() (r record, ok bool, err error) {
-	r = t.record
-	if t.head == maxHead {
-		return r, true, nil
-	}
-	n := int(min(maxHead, t.size))
-	head, err := readHead(t.file, n)
-	if err != nil || len(head) < n || vault.HashOf(head[:t.head]) != t.sum && t.head > 0 {
-		return r, false, err
-	}
-	r.head, r.sum = n, vault.HashOf(head)
-	return r, true, nil
+	return nil
 }
 
 // write hands what is unread to the spool, at most maxTurn bytes. After each

@@ -1,8 +1,10 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -17,6 +19,7 @@ type text struct {
 	pos     int64  // offset in the file up to which the stream holds it
 	size    int64  // of the file when it was looked at
 	changed int64  // Info.Changed then
+	unread  int64  // what had been seen and not read when it was truncated
 	after   *text  // the generation before, if that must end first
 	over    bool   // the next generation has begun: this one ends when it is drained
 
@@ -81,7 +84,9 @@ func (f *follower) look(ctx context.Context, t *text) error {
 		f.leave(t)
 		return nil
 	case !same:
-		return f.truncated(ctx, t, unread)
+		t.checked, t.unread = false, max(0, unread)
+		f.anew = append(f.anew, t)
+		return nil
 	case t.size < t.pos && t.over: // the copy was made before the last read
 		t.pos = t.size
 	case t.size < t.pos:
@@ -91,8 +96,13 @@ func (f *follower) look(ctx context.Context, t *text) error {
 	if t.at != nil {
 		t.renamed(t.at.path)
 	}
+	if err := t.extend(); err != nil {
+		f.problem(t.path, err)
+		return nil
+	}
 	if t.drained = t.size == t.pos; t.done && !t.drained {
-		return f.succeed(ctx, t, t.end) // written to after its generation ended
+		_, err = f.succeed(ctx, t, t.end) // written to after its generation ended
+		return err
 	}
 	return nil
 }
@@ -120,6 +130,21 @@ func (t *text) same() (bool, error) {
 	return len(head) == t.head && vault.HashOf(head) == t.sum, err
 }
 
+// extend makes the head as long as the file allows.
+func (t *text) extend() error {
+	n := int(min(maxHead, t.size))
+	if t.head >= n {
+		return nil
+	}
+	head, err := readHead(t.file, n)
+	if err != nil || len(head) < n || vault.HashOf(head[:t.head]) != t.sum {
+		t.checked = false // it changes: look finds out how
+		return err
+	}
+	t.head, t.sum, t.dirty = n, vault.HashOf(head), t.stored
+	return nil
+}
+
 // leave deals with a file that is another one by now: it has got the inode of a
 // removed one.
 func (f *follower) leave(t *text) {
@@ -131,7 +156,7 @@ func (f *follower) leave(t *text) {
 // shortened deals with a file of which the end was cut off: what is left has
 // been taken in, what follows is the next generation.
 func (f *follower) shortened(ctx context.Context, t *text) error {
-	if err := f.succeed(ctx, t, t.size); err != nil {
+	if _, err := f.succeed(ctx, t, t.size); err != nil {
 		return err
 	}
 	f.w.count(func(s *Stats) { s.Truncated++ })
@@ -139,24 +164,35 @@ func (f *follower) shortened(ctx context.Context, t *text) error {
 	return nil
 }
 
-// truncated deals with a file that begins anew. unread is what had been seen of
-// it and not been read.
-func (f *follower) truncated(ctx context.Context, t *text, unread int64) error {
-	if t.done || !t.stored {
-		return f.succeed(ctx, t, 0)
+// truncated deals with a file that begins anew.
+func (f *follower) truncated(ctx context.Context, t *text) error {
+	if !t.stored {
+		_, err := f.succeed(ctx, t, 0)
+		return err
+	}
+	if t.done { // its copy may have more than was taken
+		unread := t.unread
+		var err error
+		if t, err = f.succeed(ctx, t, t.end); err != nil {
+			return err
+		}
+		t.unread = unread
 	}
 	c := f.findCopy(t)
 	if c == nil {
-		if err := f.succeed(ctx, t, 0); err != nil {
+		if _, err := f.succeed(ctx, t, 0); err != nil {
 			return err
 		}
 		f.w.count(func(s *Stats) { s.Truncated++; s.Uncopied++ })
-		f.log.Warn("a watched file was truncated and no copy of it was found: what came after the last read is lost", "path", t.path, "taken", t.pos, "unread", max(0, unread))
+		f.log.Warn("a watched file was truncated and no copy of it was found: what came after the last read is lost", "path", t.path, "taken", t.pos, "unread", t.unread)
 		return nil
 	}
 	// Both records at once: a crash must neither make the copy a new stream nor
 	// let the file's new content be another one.
 	f.sync(t)
+	if err := c.file.Sync(); err != nil {
+		f.problem(c.at.path, fmt.Errorf("not safe from a power cut: %w", err))
+	}
 	next, moved := f.following(t, 0), t.record
 	moved.id, moved.path = c.at.ID, c.at.path
 	if err := f.store(ctx, moved, next.record); err != nil {
@@ -174,7 +210,7 @@ func (f *follower) truncated(ctx context.Context, t *text, unread int64) error {
 	t.drained = t.pos == t.size
 	f.byID[t.id] = t
 	delete(f.suspects, t.id)
-	f.add(next)
+	f.begins(next)
 	return nil
 }
 
@@ -196,13 +232,12 @@ func (f *follower) findCopy(t *text) (found *copied) {
 		if err != nil {
 			continue // no copy that we could read
 		}
-		probe := text{record: t.record, file: file}
 		info, err := file.Stat()
-		same := false
+		var head []byte
 		if err == nil && info.ID == id && (found == nil || info.Size > found.size) {
-			same, err = probe.same()
+			head, err = readHead(file, t.head)
 		}
-		if err != nil || !same {
+		if err != nil || bytes.IndexByte(head, '\n') < 0 || vault.HashOf(head) != t.sum {
 			file.Close() // read-only
 			continue
 		}
@@ -230,22 +265,31 @@ func (f *follower) following(t *text, base int64) *text {
 //
 //	replace the record, durable | crash before: the file is found as it was
 //	end the generation, durable | crash before: begin does it
-func (f *follower) succeed(ctx context.Context, t *text, base int64) error {
+func (f *follower) succeed(ctx context.Context, t *text, base int64) (*text, error) {
 	f.sync(t)
 	n := f.following(t, base)
 	if !t.stored {
 		n.gen = t.gen
 	} else if err := f.w.cfg.Sink.SetMeta(ctx, vault.KV{Key: t.key(f.source)}, vault.KV{Key: n.key(f.source), Value: n.encode()}); err != nil {
-		return err
+		return nil, err
 	}
 	n.stored = t.stored
 	n.file, n.at, n.size, n.changed, n.checked, n.opened = t.file, t.at, t.size, t.changed, true, true
 	n.drained = n.size == n.pos
 	t.file = nil
 	f.drop(t)
-	f.add(n)
+	f.begins(n)
 	if !t.stored {
-		return nil
+		return n, nil
 	}
-	return f.end(ctx, n, t.gen)
+	return n, f.end(ctx, n, t.gen)
+}
+
+// begins makes a generation followed in a file that is open: its head must be
+// known when files are compared with it in this round.
+func (f *follower) begins(n *text) {
+	f.add(n)
+	if err := n.extend(); err != nil {
+		f.problem(n.path, err)
+	}
 }

@@ -29,6 +29,8 @@
 //     about to happen, so it waits until it has not grown for a minute. Then it is
 //     a new stream: bytes may be archived twice, never not at all.
 //
+// A head without a whole line is compared with no file but that of the same inode.
+//
 // Compressed files (gzip, zstd, xz, bzip2, by their magic) do not grow and hold
 // what was taken in before: they are ignored, logged once and counted. Symbolic
 // links, FIFOs, devices and sockets are ignored. A name that matches a pattern

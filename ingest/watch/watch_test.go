@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"logvault/internal/vfs"
 	"logvault/vault"
@@ -466,5 +465,3 @@ func TestValid(t *testing.T) {
 		t.Error("New took a relative directory")
 	}
 }
-
-var _ = time.Second
