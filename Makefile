@@ -40,10 +40,11 @@ crash:
 	KILLS=$(KILLS) CUTS=$(CUTS) SEED=$(SEED) scripts/crash
 
 # Real counterparts: the Linux NFS client in a guest, Tessera's fsck. LOGVAULT_SAMPLE
-# names a large log to send through.
+# names a large log to send through; E2E=all runs every scenario of the guest.
+E2E =
 e2e:
 	@scripts/setup e2e
-	$(GO) test -tags e2e -count=1 -timeout 30m ./ledger ./nfsgw ./cmd/logvault
+	E2E=$(E2E) $(GO) test -tags e2e -count=1 -timeout 60m ./ledger ./cmd/logvault ./fixtures/nfs-guest
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME = 30s

@@ -48,18 +48,6 @@ func newMemSink() *memSink {
 func (m *memSink) crash() *memSink {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.survivors()
-}
-
-// cut is crash, and from the same moment on m answers nothing.
-func (m *memSink) cut() *memSink {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.broken = errDisk
-	return m.survivors()
-}
-
-func (m *memSink) survivors() *memSink {
 	out := newMemSink()
 	for id, st := range m.streams {
 		cp := &memStream{info: st.info, gens: make(map[int64]*memGen), ended: make(map[int64]bool)}
