@@ -60,6 +60,7 @@ type Config struct {
 
 	Timestamp *Timestamp `toml:"timestamp,omitempty"`
 	Witnesses []Witness  `toml:"witness,omitempty"`
+	Watches   []Watch    `toml:"watch,omitempty"`
 }
 
 // NFS is the export that the proxies mount.
@@ -257,7 +258,10 @@ func (c *Config) validate() error {
 	if _, err := c.Policies(); err != nil {
 		return err
 	}
-	return c.validateSources()
+	if err := c.validateSources(); err != nil {
+		return err
+	}
+	return c.validateWatches()
 }
 
 func (s *Seal) validate() error {
