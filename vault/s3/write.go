@@ -27,25 +27,39 @@ type bodyError struct{ err error }
 func (e *bodyError) Error() string { return e.err.Error() }
 func (e *bodyError) Unwrap() error { return e.err }
 
-// named reads the body of an object that is named by its content. If that is
-// not the content, the error comes in the place of its end, and the server,
-// which was told the length and the hash, stores nothing.
+// named reads the body of an object that is named by its content. The last
+// bytes leave only when the body is known to end there and to be that content:
+// else the error comes in their place, and the server stores nothing.
 type named struct {
-	r    io.Reader
+	r    io.Reader // ends with an error unless the size is right
+	left int64
 	h    hash.Hash
 	want vault.Hash
 }
 
 func (n *named) Read(p []byte) (int, error) {
+	if n.left == 0 {
+		return 0, io.EOF
+	}
 	got, err := n.r.Read(p)
 	n.h.Write(p[:got])
-	if err == io.EOF && vault.Hash(n.h.Sum(nil)) != n.want {
-		err = fmt.Errorf("the body has SHA-256 %x, expected that of its name", n.h.Sum(nil))
+	if n.left -= int64(got); n.left == 0 && err == nil {
+		_, err = io.ReadFull(n.r, make([]byte, 1))
 	}
-	if err != nil && err != io.EOF {
-		err = &bodyError{err}
+	if err == io.EOF {
+		err = sameHash(vault.Hash(n.h.Sum(nil)), n.want)
 	}
-	return got, err
+	if err != nil {
+		return 0, &bodyError{err}
+	}
+	return got, nil
+}
+
+func sameHash(got, want vault.Hash) error {
+	if got != want {
+		return fmt.Errorf("the body has SHA-256 %s, expected that of its name", got)
+	}
+	return nil
 }
 
 // Put stores size bytes of body under name, create-exclusive; see vault.Writer.
@@ -100,14 +114,17 @@ func (s *Store) putSame(ctx context.Context, name, version string, r io.Reader) 
 
 func (s *Store) putNew(ctx context.Context, o vault.Object, size int64, r io.Reader) error {
 	sum := o.Hash
-	if o.IsContentNamed() {
-		r = &named{r: r, h: sha256.New(), want: o.Hash}
+	if o.IsContentNamed() && size > 0 {
+		r = &named{r: r, left: size, h: sha256.New(), want: o.Hash}
 	} else {
 		all, err := io.ReadAll(r)
 		if err != nil {
 			return err
 		}
-		sum, r = vault.HashOf(all), bytes.NewReader(all) // can be sent again
+		if sum = vault.HashOf(all); o.IsContentNamed() && sum != o.Hash {
+			return sameHash(sum, o.Hash)
+		}
+		r = bytes.NewReader(all) // can be sent again
 	}
 	_, err := s.upload(ctx, s.key(o.Name), sum, size, r, true)
 	if c := status(err); c != http.StatusPreconditionFailed && c != http.StatusConflict {
