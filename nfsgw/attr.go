@@ -49,6 +49,15 @@ func (e *encoder) postOp(a *attr) {
 	}
 }
 
+// postOpOf encodes the post_op_attr of a node as it is now; nil is "none".
+func (e *encoder) postOpOf(n *node) {
+	e.flag(n != nil)
+	if n != nil {
+		a := n.attrs()
+		e.attr(&a)
+	}
+}
+
 // wcc encodes a wcc_data.
 func (e *encoder) wcc(w *wcc) {
 	e.flag(w.known)

@@ -54,13 +54,11 @@ func (s *Server) access(c *call) bool {
 	}
 	n, st := s.resolve(c, h)
 	c.reply.status(st)
-	if st != statusOK {
-		c.reply.postOp(nil)
-		return true
+	c.reply.postOpOf(n)
+	if st == statusOK {
+		a := n.attrs()
+		c.reply.u32(want & s.allowed(c, n, &a))
 	}
-	a := n.attrs()
-	c.reply.postOp(&a)
-	c.reply.u32(want & s.allowed(c, n, &a))
 	return true
 }
 
@@ -110,17 +108,20 @@ func (s *Server) setattr(c *call) bool {
 	n, st := s.resolve(c, h)
 	if st == statusOK {
 		w.node = n
-		if st = s.applyAttrs(c, n, &sa, guard, &w); !w.known {
-			n.snapshot(&w)
-		}
+		st = s.applyAttrs(c, n, &sa, guard, &w)
 	}
+	n.snapshot(&w)
 	c.reply.status(st)
 	c.reply.wcc(&w)
 	return true
 }
 
-// snapshot fills a wcc for a call that changed nothing.
+// snapshot fills a wcc that no change has filled: nothing was changed. Of a
+// node that there is not, nothing is known.
 func (n *node) snapshot(w *wcc) {
+	if n == nil || w.known {
+		return
+	}
 	w.post = n.attrs()
 	w.known, w.pre = true, w.post.before()
 }
@@ -203,13 +204,11 @@ func (s *Server) readlink(c *call) bool {
 		return false
 	}
 	n, st := s.resolve(c, h)
-	var a *attr
 	if st == statusOK {
-		v := n.attrs()
-		a, st = &v, statusInval // there are no links
+		st = statusInval // there are no links
 	}
 	c.reply.status(st)
-	c.reply.postOp(a)
+	c.reply.postOpOf(n)
 	return true
 }
 
@@ -266,12 +265,9 @@ func (s *Server) aboutRoot(c *call, answer func(*encoder)) bool {
 	}
 	n, st := s.resolve(c, h)
 	c.reply.status(st)
-	if st != statusOK {
-		c.reply.postOp(nil)
-		return true
+	c.reply.postOpOf(n)
+	if st == statusOK {
+		answer(&c.reply)
 	}
-	a := n.attrs()
-	c.reply.postOp(&a)
-	answer(&c.reply)
 	return true
 }

@@ -42,10 +42,10 @@ func (s *Server) write(c *call) bool {
 	case st != statusOK:
 	case arg.offset > maxOffset-uint64(len(arg.data)):
 		st = statusFBig
-		n.snapshot(&w)
 	default:
 		st = s.store(c, n, &arg, &w)
 	}
+	n.snapshot(&w)
 	c.reply.status(st)
 	c.reply.wcc(&w)
 	if st != statusOK {
@@ -65,7 +65,6 @@ func (s *Server) write(c *call) bool {
 
 func (s *Server) store(c *call, n *node, arg *writeArgs, w *wcc) status {
 	if len(arg.data) == 0 {
-		n.snapshot(w)
 		return statusOK
 	}
 	n.gate.RLock()
@@ -79,9 +78,6 @@ func (s *Server) store(c *call, n *node, arg *writeArgs, w *wcc) status {
 		n.wrote(int64(arg.offset)+int64(len(arg.data)), s.tick(), w)
 	}
 	n.gate.RUnlock()
-	if err != nil {
-		n.snapshot(w)
-	}
 	return s.passing(c, err)
 }
 
@@ -118,8 +114,8 @@ func (s *Server) commit(c *call) bool {
 			st = s.passing(c, s.cfg.Sink.Commit(c.work(), n.stream))
 		}
 		n.gate.RUnlock()
-		n.snapshot(&w)
 	}
+	n.snapshot(&w)
 	c.reply.status(st)
 	c.reply.wcc(&w)
 	if st == statusOK {
@@ -140,7 +136,7 @@ func (s *Server) read(c *call) bool {
 	n, st := s.file(c, h)
 	if st != statusOK {
 		c.reply.status(st)
-		c.reply.postOp(nil)
+		c.reply.postOpOf(n)
 		return true
 	}
 	a, gen := n.attrs(), n.generation()

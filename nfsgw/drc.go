@@ -252,9 +252,8 @@ func (rc *replyCache) restore(found []*replyEntry) {
 func (s *Server) repeat(c *call, a answer) {
 	var first, second wcc
 	watch := func(w *wcc) {
-		if n, st := s.resolve(c, c.args.opaque(maxHandle)); st == statusOK {
-			n.snapshot(w)
-		}
+		n, _ := s.resolve(c, c.args.opaque(maxHandle)) // nil if it is gone
+		n.snapshot(w)
 	}
 	c.reply.status(a.status)
 	watch(&first)
@@ -281,10 +280,5 @@ func (s *Server) replyMade(c *call, id uint64) {
 	s.mu.RLock()
 	n := s.nodes[id]
 	s.mu.RUnlock()
-	if n == nil {
-		c.reply.postOp(nil)
-		return
-	}
-	a := n.attrs()
-	c.reply.postOp(&a)
+	c.reply.postOpOf(n)
 }

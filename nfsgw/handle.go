@@ -91,20 +91,21 @@ func (s *Server) resolve(c *call, b []byte) (*node, status) {
 	return nil, statusAcces
 }
 
-// directory resolves a handle that must be of a directory.
+// directory resolves a handle that must be of a directory. Of another node it
+// returns that too, for its attributes.
 func (s *Server) directory(c *call, b []byte) (*node, status) {
 	n, st := s.resolve(c, b)
 	if st == statusOK && n.kind != typeDir {
-		return nil, statusNotDir
+		return n, statusNotDir
 	}
 	return n, st
 }
 
-// file resolves a handle that must be of a regular file.
+// file resolves a handle that must be of a regular file, as directory does.
 func (s *Server) file(c *call, b []byte) (*node, status) {
 	n, st := s.resolve(c, b)
 	if st == statusOK && n.kind != typeFile {
-		return nil, statusInval
+		return n, statusInval
 	}
 	return n, st
 }

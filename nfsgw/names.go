@@ -2,6 +2,7 @@ package nfsgw
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 
 	"logvault/vault"
@@ -17,10 +18,15 @@ func (d *decoder) dirName() (h []byte, name string) {
 }
 
 // checkName refuses what cannot be the name of a new or changed entry. Any
-// other bytes are a name.
-func checkName(name string) status {
+// other bytes are a name. What "." and ".." give depends on the procedure (RFC
+// 1813): they exist, are directories, or cannot be renamed.
+func checkName(name string, dot, dotDot status) status {
 	switch {
-	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
+	case name == ".":
+		return dot
+	case name == "..":
+		return dotDot
+	case name == "" || strings.ContainsAny(name, "/\x00"):
 		return statusInval
 	case len(name) > maxName:
 		return statusNameTooLong
@@ -33,12 +39,9 @@ func (s *Server) lookup(c *call) bool {
 	if c.args.bad {
 		return false
 	}
-	var dirAttr *attr
 	var n *node
 	dir, st := s.directory(c, h)
 	if st == statusOK {
-		a := dir.attrs()
-		dirAttr = &a
 		if n = dir.lookup(name); n == nil {
 			st = statusNoEnt
 			if len(name) > maxName {
@@ -48,11 +51,10 @@ func (s *Server) lookup(c *call) bool {
 	}
 	c.reply.status(st)
 	if st == statusOK {
-		a := n.attrs()
 		c.reply.opaque(n.handle[:])
-		c.reply.postOp(&a)
+		c.reply.postOpOf(n)
 	}
-	c.reply.postOp(dirAttr)
+	c.reply.postOpOf(dir)
 	return true
 }
 
@@ -115,7 +117,7 @@ func (s *Server) makeEntry(c *call, h []byte, name string, build func(*node, *wc
 	dir, st := s.directory(c, h)
 	if st == statusOK {
 		w.node = dir
-		if st = checkName(name); st == statusOK {
+		if st = checkName(name, statusExist, statusExist); st == statusOK {
 			dir.tree.names.Lock()
 			if st = statusStale; !s.gone(dir) { // removed while the call waited
 				if n, st = build(dir, &w); st == statusOK {
@@ -127,10 +129,8 @@ func (s *Server) makeEntry(c *call, h []byte, name string, build func(*node, *wc
 		if st == statusOK && after != nil {
 			st = after(n)
 		}
-		if !w.known {
-			dir.snapshot(&w)
-		}
 	}
+	dir.snapshot(&w)
 	c.reply.status(st)
 	if st == statusOK {
 		s.replyMade(c, c.made)
@@ -240,8 +240,8 @@ func (s *Server) refuseIn(c *call, h []byte) bool {
 	dir, st := s.directory(c, h)
 	if st == statusOK {
 		st = statusPerm
-		dir.snapshot(&w)
 	}
+	dir.snapshot(&w)
 	c.reply.status(st)
 	c.reply.wcc(&w)
 	return true
@@ -253,20 +253,15 @@ func (s *Server) link(c *call) bool {
 	if c.args.bad {
 		return false
 	}
-	var a *attr
 	var w wcc
 	n, st := s.resolve(c, h)
+	dir, dirStatus := s.directory(c, dirHandle)
 	if st == statusOK {
-		v := n.attrs()
-		a = &v
-		var dir *node
-		if dir, st = s.directory(c, dirHandle); st == statusOK {
-			st = statusPerm
-			dir.snapshot(&w)
-		}
+		st = cmp.Or(dirStatus, statusPerm)
 	}
+	dir.snapshot(&w)
 	c.reply.status(st)
-	c.reply.postOp(a)
+	c.reply.postOpOf(n)
 	c.reply.wcc(&w)
 	return true
 }

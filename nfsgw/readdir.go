@@ -43,7 +43,7 @@ func (s *Server) list(c *call, plus bool) bool {
 	dir, st := s.directory(c, arg.handle)
 	if st != statusOK {
 		c.reply.status(st)
-		c.reply.postOp(nil)
+		c.reply.postOpOf(dir)
 		return true
 	}
 	t := dir.tree

@@ -2,6 +2,7 @@ package nfsgw
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 
 	"logvault/vault"
@@ -23,15 +24,17 @@ func (s *Server) removeEntry(c *call, kind uint32) bool {
 	dir, st := s.directory(c, h)
 	if st == statusOK {
 		w.node = dir
-		if st = checkName(name); st == statusOK {
+		dot, dotDot := statusIsDir, statusIsDir
+		if kind == typeDir {
+			dot, dotDot = statusInval, statusExist
+		}
+		if st = checkName(name, dot, dotDot); st == statusOK {
 			dir.tree.names.Lock()
 			st = s.removeFrom(c, dir, name, kind, &w)
 			dir.tree.names.Unlock()
 		}
-		if !w.known {
-			dir.snapshot(&w)
-		}
 	}
+	dir.snapshot(&w)
 	c.reply.status(st)
 	c.reply.wcc(&w)
 	return true
@@ -92,17 +95,13 @@ func (s *Server) rename(c *call) bool {
 	}
 	var fw, tw wcc
 	from, st := s.directory(c, fromHandle)
-	if st == statusOK {
-		var to *node
-		if to, st = s.directory(c, toHandle); st == statusOK {
-			fw.node, tw.node = from, to
-			st = s.renameChecked(c, from, fromName, to, toName, &fw, &tw)
-			if !fw.known {
-				from.snapshot(&fw)
-				to.snapshot(&tw)
-			}
-		}
+	to, toStatus := s.directory(c, toHandle)
+	fw.node, tw.node = from, to
+	if st = cmp.Or(st, toStatus); st == statusOK {
+		st = s.renameChecked(c, from, fromName, to, toName, &fw, &tw)
 	}
+	from.snapshot(&fw)
+	to.snapshot(&tw)
 	c.reply.status(st)
 	c.reply.wcc(&fw)
 	c.reply.wcc(&tw)
@@ -110,8 +109,10 @@ func (s *Server) rename(c *call) bool {
 }
 
 func (s *Server) renameChecked(c *call, from *node, fromName string, to *node, toName string, fw, tw *wcc) status {
-	if st := max(checkName(fromName), checkName(toName)); st != statusOK {
-		return st
+	for _, name := range []string{fromName, toName} {
+		if st := checkName(name, statusInval, statusInval); st != statusOK {
+			return st
+		}
 	}
 	if from.tree != to.tree {
 		return statusXDev
