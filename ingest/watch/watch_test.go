@@ -445,23 +445,3 @@ func TestTwoWatches(t *testing.T) {
 	r.quiet()
 	r.expect("/log/a.log: a\n", "/log/b.log: b\n", "/log/b.log: b\n")
 }
-
-func TestValid(t *testing.T) {
-	for _, tt := range []struct {
-		dir, pattern string
-		ok           bool
-	}{
-		{"/log", "*.log", true}, {"/log", "a/b/[x-z]?.log", true}, {"log", "*", false}, {"/log", "", false}, {"/log", "/x", false},
-		{"/log", "../x", false}, {"/log", "..", false}, {"/log", "a//b", false}, {"/log", "[", false}, {"/log", "a/../b", false},
-	} {
-		if err := (Watch{Source: "s", Directory: tt.dir, Patterns: []string{tt.pattern}}).Valid(); (err == nil) != tt.ok {
-			t.Errorf("%q in %q: %v, expected ok = %v", tt.pattern, tt.dir, err, tt.ok)
-		}
-	}
-	if (Watch{Directory: "/log"}).Valid() == nil {
-		t.Error("no pattern is valid")
-	}
-	if _, err := New(Config{Watches: []Watch{{Directory: "x"}}}); err == nil {
-		t.Error("New took a relative directory")
-	}
-}
