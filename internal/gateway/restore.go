@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"time"
 
 	"logvault/internal/vfs"
 	"logvault/ledger"
@@ -36,6 +37,7 @@ type RestoreOptions struct {
 	Jobs        int   // as in replicate.Options
 	Rate        int64 // as in replicate.Options
 	Progress    func(done, total int64)
+	Sleep       func(ctx context.Context, d time.Duration) error // as in replicate.Options
 }
 
 // Restore is a vault being rebuilt.
@@ -94,7 +96,7 @@ func (r *Restore) Run(ctx context.Context) (replicate.Summary, error) {
 		return replicate.Summary{}, err
 	}
 	return replicate.Run(ctx, replicate.Options{From: r.o.From, To: r.store, Trust: r.o.Trust, WithoutKeys: r.o.WithoutKeys,
-		Jobs: r.o.Jobs, Rate: r.o.Rate, Now: r.o.Now, Log: r.o.Log, Progress: r.o.Progress})
+		Jobs: r.o.Jobs, Rate: r.o.Rate, Now: r.o.Now, Log: r.o.Log, Progress: r.o.Progress, Sleep: r.o.Sleep})
 }
 
 // marker stores the replica's VAULT, which the first entry must name.
