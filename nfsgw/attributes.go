@@ -213,24 +213,20 @@ func (s *Server) readlink(c *call) bool {
 }
 
 func (s *Server) fsstat(c *call) bool {
-	return s.aboutRoot(c, func(e *encoder) {
+	return s.aboutRoot(c, func(e *encoder, n *node) {
 		total, free := s.cfg.Sink.Space()
 		e.u64(uint64(max(total, 0)))
 		e.u64(uint64(max(free, 0)))
 		e.u64(uint64(max(free, 0)))
-		s.mu.RLock()
-		files := uint64(len(s.nodes))
-		s.mu.RUnlock()
-		const room = 1 << 32 // file ids are never short
-		e.u64(files + room)
-		e.u64(room)
-		e.u64(room)
+		e.u64(maxFiles)
+		e.u64(n.tree.room())
+		e.u64(n.tree.room())
 		e.u32(0) // may change at any time
 	})
 }
 
 func (s *Server) fsinfo(c *call) bool {
-	return s.aboutRoot(c, func(e *encoder) {
+	return s.aboutRoot(c, func(e *encoder, _ *node) {
 		e.u32(maxRead)
 		e.u32(maxRead)
 		e.u32(4096)
@@ -246,7 +242,7 @@ func (s *Server) fsinfo(c *call) bool {
 }
 
 func (s *Server) pathconf(c *call) bool {
-	return s.aboutRoot(c, func(e *encoder) {
+	return s.aboutRoot(c, func(e *encoder, _ *node) {
 		e.u32(1) // links of a file
 		e.u32(maxName)
 		e.flag(true)  // longer names are refused, not cut
@@ -258,7 +254,7 @@ func (s *Server) pathconf(c *call) bool {
 
 // aboutRoot answers a question that takes a handle and has the attributes
 // before the answer proper.
-func (s *Server) aboutRoot(c *call, answer func(*encoder)) bool {
+func (s *Server) aboutRoot(c *call, answer func(*encoder, *node)) bool {
 	h := c.args.opaque(maxHandle)
 	if c.args.bad {
 		return false
@@ -267,7 +263,7 @@ func (s *Server) aboutRoot(c *call, answer func(*encoder)) bool {
 	c.reply.status(st)
 	c.reply.postOpOf(n)
 	if st == statusOK {
-		answer(&c.reply)
+		answer(&c.reply, n)
 	}
 	return true
 }

@@ -156,7 +156,23 @@ func fuzzProcedure(f *testing.F, program, proc uint32, seeds ...[]byte) {
 			t.Fatal("no reply")
 		}
 		checkReply(t, rec, reply)
+		// A good handle is never STALE. LINK has another one in its arguments.
+		if how%3 != 0 && proc != procLink && program == progNFS && len(reply) >= 32 && status(binary.BigEndian.Uint32(reply[28:])) == statusStale {
+			t.Fatalf("STALE for a good handle: %x", reply)
+		}
+		w.checkMemory(t)
 	})
+}
+
+// checkMemory: what calls leave behind is bounded.
+func (w *workbench) checkMemory(t *testing.T) {
+	t.Helper()
+	w.s.mu.RLock()
+	nodes, mounts := len(w.s.nodes), len(w.s.mounts[w.c.peer])
+	w.s.mu.RUnlock()
+	if answers := len(w.s.replies.order); nodes > maxFiles+maxRemoved+dropPerRemove+1 || answers > peerReplies || mounts > maxMounts {
+		t.Fatalf("%d nodes, %d answers, %d mounts are kept", nodes, answers, mounts)
+	}
 }
 
 func words(v ...uint32) []byte {
@@ -227,6 +243,29 @@ func FuzzRename(f *testing.F) {
 			t.Fatal("no reply")
 		}
 		checkReply(t, rec, reply)
+		if len(reply) >= 32 && status(binary.BigEndian.Uint32(reply[28:])) == statusStale {
+			t.Fatalf("STALE for good handles: %x", reply)
+		}
+		w.checkMemory(t)
+	})
+}
+
+// FuzzReply: what decodeReply accepts, record gives back.
+func FuzzReply(f *testing.F) {
+	e := replyEntry{slot: 5, at: time.Unix(7, 8), key: replyKey{peer: netip.MustParseAddr("10.1.1.1"), xid: 1, proc: 2, argsSum: 3, argLen: 4}}
+	kv := e.record(1 << 40)
+	f.Add(kv.Key, kv.Value)
+	f.Add(replySlot(maxReplies), kv.Value)
+	f.Add(kv.Key, []byte{2})
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		e, err := decodeReply(vault.KV{Key: key, Value: value})
+		if err != nil {
+			return
+		}
+		peer16 := e.key.peer.As16()
+		if again := e.record(e.answer.made); again.Key != key || !bytes.Equal(again.Value, value) || !bytes.Equal(peer16[:], value[20:36]) {
+			t.Fatalf("record %s %x decodes to another one", key, value)
+		}
 	})
 }
 

@@ -7,13 +7,12 @@ import (
 	"logvault/vault"
 )
 
-// maxMounts bounds the list that DUMP shows; it is only a courtesy to people.
-const maxMounts = 4096
-
-type mountEntry struct {
-	peer netip.Addr
-	path string
-}
+// maxMounts bounds the list that DUMP shows, per peer and in peers; it is only a
+// courtesy to people.
+const (
+	maxMounts  = 64
+	maxMounted = 4096
+)
 
 func (s *Server) mnt(c *call) bool {
 	path := string(c.args.opaque(maxPath))
@@ -31,12 +30,22 @@ func (s *Server) mnt(c *call) bool {
 	c.reply.opaque(n.handle[:])
 	c.reply.u32(1) // flavours
 	c.reply.u32(authSys)
-	s.mu.Lock()
-	if len(s.mounts) < maxMounts {
-		s.mounts[mountEntry{c.conn.peer, path}] = struct{}{}
-	}
-	s.mu.Unlock()
+	s.noteMount(c.conn.peer, path)
 	return true
+}
+
+func (s *Server) noteMount(peer netip.Addr, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.mounts[peer]
+	switch {
+	case list == nil && len(s.mounts) >= maxMounted, len(list) >= maxMounts:
+		return
+	case list == nil:
+		list = make(map[string]struct{})
+		s.mounts[peer] = list
+	}
+	list[path] = struct{}{}
 }
 
 // findExport walks an export path. Its first element may name a source that
@@ -93,12 +102,10 @@ func (s *Server) mountFailure(c *call, err error) status {
 func (s *Server) dump(c *call) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for m := range s.mounts {
-		if m.peer == c.conn.peer {
-			c.reply.flag(true)
-			c.reply.string(m.peer.String())
-			c.reply.string(m.path)
-		}
+	for path := range s.mounts[c.conn.peer] {
+		c.reply.flag(true)
+		c.reply.string(c.conn.peer.String())
+		c.reply.string(path)
 	}
 	c.reply.flag(false)
 	return true
@@ -110,7 +117,10 @@ func (s *Server) umnt(c *call) bool {
 		return false
 	}
 	s.mu.Lock()
-	delete(s.mounts, mountEntry{c.conn.peer, path})
+	delete(s.mounts[c.conn.peer], path)
+	if len(s.mounts[c.conn.peer]) == 0 {
+		delete(s.mounts, c.conn.peer)
+	}
 	s.mu.Unlock()
 	return true
 }
@@ -118,11 +128,7 @@ func (s *Server) umnt(c *call) bool {
 func (s *Server) umntall(c *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for m := range s.mounts {
-		if m.peer == c.conn.peer {
-			delete(s.mounts, m)
-		}
-	}
+	delete(s.mounts, c.conn.peer)
 	return true
 }
 

@@ -143,3 +143,123 @@ func TestDeafClient(t *testing.T) {
 		t.Errorf("it held up the stop for %v", d)
 	}
 }
+
+// TestExportList reads EXPORT as showmount -e does: each path with the
+// addresses that may mount it; another source's are not shown.
+func TestExportList(t *testing.T) {
+	g := start(t, twoSources(newMemSink()))
+	export := func(ip string) (list []string) {
+		t.Helper()
+		body, err := g.from(ip)(nfstest.Options{}).Call(nfstest.Mount, 5, &nfstest.Encoder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := nfstest.NewDecoder(body)
+		for d.U32() == 1 {
+			line := string(d.Opaque())
+			for d.U32() == 1 {
+				line += " " + string(d.Opaque())
+			}
+			list = append(list, line)
+		}
+		if err := d.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if got := export("127.0.1.1"); !slices.Equal(got, []string{"/ 127.0.1.1/32", "/wide 127.0.1.0/24", "/a 127.0.1.1/32"}) {
+		t.Errorf("exports to a: %q", got)
+	}
+	if got := export("127.0.1.9"); !slices.Equal(got, []string{"/ 127.0.1.0/24", "/wide 127.0.1.0/24"}) {
+		t.Errorf("exports to another of wide: %q", got)
+	}
+}
+
+// TestMountListIsBounded: one peer cannot fill the list that others are in.
+func TestMountListIsBounded(t *testing.T) {
+	g := start(t, twoSources(newMemSink()))
+	a, b := g.from("127.0.1.1")(nfstest.Options{}), g.from("127.0.1.2")(nfstest.Options{})
+	for i := range 200 {
+		must[nfstest.Handle](t)(a.Mount(strings.Repeat("/", i+1)))
+	}
+	must[nfstest.Handle](t)(b.Mount("/b"))
+	count := func(c *nfstest.Client) (n int) {
+		t.Helper()
+		body, err := c.Call(nfstest.Mount, 2, &nfstest.Encoder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d := nfstest.NewDecoder(body); d.U32() == 1; n++ {
+			d.Opaque()
+			d.Opaque()
+		}
+		return n
+	}
+	if count(a) != 64 || count(b) != 1 {
+		t.Errorf("%d and %d mounts listed, expected 64 and 1", count(a), count(b))
+	}
+}
+
+// TestReaddirLimits: no answer is larger than maxcount, names take at most
+// dircount unless one alone is larger, and every cookie leads on.
+func TestReaddirLimits(t *testing.T) {
+	g := start(t, testConfig(newMemSink()))
+	c, root := g.mount()
+	for i := range 40 {
+		must[nfstest.Handle](t)(c.Create(root, strings.Repeat("n", 1+i*6)+"x"))
+	}
+	for _, plus := range []bool{false, true} {
+		for maxcount := uint32(100); maxcount < 5000; maxcount += 61 {
+			for _, dircount := range []uint32{1, 600, 1 << 20} {
+				seen := map[string]bool{}
+				for cookie, eof := uint64(0), false; !eof; {
+					args := new(nfstest.Encoder).Opaque(root).U64(cookie).U64(0)
+					proc := uint32(16)
+					if plus {
+						proc = 17
+						args.U32(dircount)
+					}
+					body, err := c.Call(nfstest.NFS, proc, args.U32(maxcount))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(body)-4 > int(maxcount) {
+						t.Fatalf("plus %t: result of %d bytes, at most %d asked for", plus, len(body)-4, maxcount)
+					}
+					d := nfstest.NewDecoder(body)
+					if st := d.U32(); st != 0 {
+						if nfstest.Status(st) != nfstest.TooSmall || maxcount > 600 {
+							t.Fatalf("plus %t, %d bytes: status %d", plus, maxcount, st)
+						}
+						break
+					}
+					d.Fixed(4 + 84 + 8)
+					names, entries := 0, 0
+					for d.U32() == 1 {
+						d.U64()
+						name := string(d.Opaque())
+						cookie = d.U64()
+						if plus {
+							d.Fixed(4 + 84 + 4 + 4 + 32)
+						}
+						names += 4 + 8 + 4 + (len(name)+3)&^3 + 8
+						entries++
+						if seen[name] {
+							t.Fatalf("%q twice", name)
+						}
+						seen[name] = true
+					}
+					if plus && names > int(dircount) && entries > 1 {
+						t.Fatalf("%d bytes of names in %d entries, at most %d asked for", names, entries, dircount)
+					}
+					if eof = d.U32() == 1; d.Err() != nil || !eof && entries == 0 {
+						t.Fatalf("plus %t: %v, %d entries", plus, d.Err(), entries)
+					}
+				}
+				if maxcount > 600 && len(seen) != 42 {
+					t.Fatalf("plus %t, %d bytes: %d entries", plus, maxcount, len(seen))
+				}
+			}
+		}
+	}
+}

@@ -179,7 +179,7 @@ func (s *Server) newMeta(c *call, dir *node, kind, mode uint32, name string, sa 
 
 // addNode makes a node durable and visible, with its directory's new time.
 func (s *Server) addNode(c *call, dir *node, m meta, add []vault.StreamInfo, w *wcc) (*node, status) {
-	if dir.tree.full() {
+	if dir.tree.room() == 0 {
 		if s.namesLog.allow(s.cfg.Now()) {
 			s.cfg.Log.Error("nfs source has too many files: no more are made", "source", dir.tree.name, "files", maxFiles)
 		}

@@ -137,10 +137,10 @@ type Server struct {
 
 	sources atomic.Pointer[[]Source] // never changed in place
 
-	mu     sync.RWMutex           // the maps below
-	nodes  map[uint64]*node       // by file id, tombstones included
-	trees  map[vault.Source]*tree // of every source ever mounted
-	mounts map[mountEntry]struct{}
+	mu     sync.RWMutex                       // the maps below
+	nodes  map[uint64]*node                   // by file id, tombstones included
+	trees  map[vault.Source]*tree             // of every source ever mounted
+	mounts map[netip.Addr]map[string]struct{} // paths, by peer
 
 	rootMu sync.Mutex // held while a root is made; before mu
 
@@ -172,7 +172,7 @@ func New(cfg Config) (*Server, error) {
 		timeouts:  defaultTimeouts,
 		nodes:     make(map[uint64]*node),
 		trees:     make(map[vault.Source]*tree),
-		mounts:    make(map[mountEntry]struct{}),
+		mounts:    make(map[netip.Addr]map[string]struct{}),
 		conns:     make(map[*conn]struct{}),
 		peers:     make(map[netip.Addr]*peer),
 		failed:    make(chan struct{}),

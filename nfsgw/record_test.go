@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"slices"
 	"testing"
 	"testing/iotest"
 )
@@ -114,30 +117,90 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// FuzzReadRecord: any stream ends in records within the limit or an error, and
-// memory is given back.
-func FuzzReadRecord(f *testing.F) {
-	f.Add(fragment(true, []byte("hello")))
-	f.Add(append(fragment(false, []byte("he")), fragment(true, []byte("llo"))...))
-	f.Add([]byte{0x7f, 0xff, 0xff, 0xff})
-	f.Add([]byte{0, 0, 0, 0, 0x80, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, in []byte) {
-		var pool bufferPool
-		var m ledgerMeter
-		r := bytes.NewReader(in)
-		total := 0
-		for {
-			buf, err := readRecord(r, &pool, &m)
-			if err != nil {
-				break
+// connect joins a connection to a server without a network: each Write of the
+// peer is one Read of the server. It returns the peer's end and a channel that
+// is closed when the server is done with it.
+func (w *workbench) connect(t testing.TB) (net.Conn, <-chan struct{}) {
+	t.Helper()
+	near, far := net.Pipe()
+	c := w.s.newConn(t.Context(), far, w.c.peer)
+	if !w.s.join(c) {
+		t.Fatal("too many connections")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.serve()
+		w.s.leave(c)
+	}()
+	return near, done
+}
+
+// nothingHeld fails if connections that have ended left anything taken.
+func (w *workbench) nothingHeld(t *testing.T) {
+	t.Helper()
+	w.s.connMu.Lock()
+	defer w.s.connMu.Unlock()
+	if n := w.s.budget.size - w.s.budget.free; n != 0 || len(w.s.conns) != 0 || len(w.s.peers) != 0 {
+		t.Fatalf("%d bytes, %d connections, %d peers still taken", n, len(w.s.conns), len(w.s.peers))
+	}
+	if n := w.s.stats.panics.Load(); n != 0 {
+		t.Fatalf("%d faults in calls", n)
+	}
+}
+
+// FuzzRecord: whatever a connection carries, and in whatever pieces, is answered
+// with whole replies to calls that it made, or it is closed; and everything
+// taken for it is given back.
+func FuzzRecord(f *testing.F) {
+	w := newWorkbench(f)
+	call := fragment(true, record(progNFS, procNull, nil))
+	getattr := func() []byte {
+		e := encoder{}
+		e.opaque(w.root.handle[:])
+		return fragment(true, record(progNFS, procGetattr, e.b))
+	}()
+	f.Add(uint16(1), fragment(true, []byte("hello")))
+	f.Add(uint16(7), append(append(call, getattr...), call...))
+	f.Add(uint16(3), append(fragment(false, getattr[4:20]), fragment(true, getattr[20:])...))
+	f.Add(uint16(9), []byte{0x7f, 0xff, 0xff, 0xff})
+	f.Add(uint16(9), []byte{0, 0, 0, 0, 0x80, 0, 0, 0})
+	f.Add(uint16(50), append(call, 0xff, 0xff, 0xff, 0xff))
+	f.Fuzz(func(t *testing.T, piece uint16, stream []byte) {
+		nc, done := w.connect(t)
+		replies := make(chan error, 1)
+		go func() { replies <- readReplies(nc, stream) }()
+		for part := range slices.Chunk(stream, 1+int(piece)) {
+			if _, err := nc.Write(part); err != nil {
+				break // the server has closed it
 			}
-			if total += len(buf.b); len(buf.b) == 0 || total > len(in) {
-				t.Fatalf("record of %d bytes, %d in all, from %d", len(buf.b), total, len(in))
-			}
-			m.give(cap(buf.b))
 		}
-		if m.held != 0 {
-			t.Fatalf("%d bytes still taken", m.held)
+		nc.Close()
+		<-done
+		if err := <-replies; err != nil {
+			t.Fatal(err)
 		}
+		w.nothingHeld(t)
 	})
+}
+
+// readReplies reads to the end; each reply has the xid of a call in the stream.
+func readReplies(nc net.Conn, stream []byte) error {
+	for {
+		var head [8]byte
+		if _, err := io.ReadFull(nc, head[:]); err != nil {
+			return nil // closed, by either
+		}
+		mark := binary.BigEndian.Uint32(head[:])
+		n := int(mark&^lastFragment) - 4
+		if mark&lastFragment == 0 || n < 8 || n > maxRecord {
+			return fmt.Errorf("reply with mark %08x", mark)
+		}
+		if _, err := io.CopyN(io.Discard, nc, int64(n)); err != nil {
+			return nil
+		}
+		if !bytes.Contains(stream, head[4:5]) { // fragments may cut the xid anywhere
+			return fmt.Errorf("reply to %x, which nobody called", head[4:])
+		}
+	}
 }

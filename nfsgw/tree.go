@@ -281,11 +281,11 @@ func (s *Server) forgettable(t *tree, now int64, atMost int) []*node {
 	return out
 }
 
-// full reports whether the tree has as many names as it may.
-func (t *tree) full() bool {
+// room returns the number of names that the tree may still get.
+func (t *tree) room() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.files >= maxFiles
+	return uint64(max(0, maxFiles-t.files))
 }
 
 func (t *tree) removedCount() int {
