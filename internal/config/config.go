@@ -61,6 +61,7 @@ type Config struct {
 	Timestamp *Timestamp `toml:"timestamp,omitempty"`
 	Witnesses []Witness  `toml:"witness,omitempty"`
 	Watches   []Watch    `toml:"watch,omitempty"`
+	Copies    []Copy     `toml:"copy,omitempty"`
 }
 
 // NFS is the export that the proxies mount.
@@ -207,6 +208,7 @@ func (c *Config) Defaults() {
 	if c.Spool.Max == 0 {
 		c.Spool.Max = 16 << 30
 	}
+	c.defaultCopies()
 	for i := range c.Classes {
 		if c.Classes[i].Grace == "" {
 			c.Classes[i].Grace = "P1D"
@@ -261,7 +263,10 @@ func (c *Config) validate() error {
 	if err := c.validateSources(); err != nil {
 		return err
 	}
-	return c.validateWatches()
+	if err := c.validateWatches(); err != nil {
+		return err
+	}
+	return c.validateCopies()
 }
 
 func (s *Seal) validate() error {

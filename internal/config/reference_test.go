@@ -63,7 +63,7 @@ func reference(t *testing.T) string {
 	}
 	var b strings.Builder
 	b.WriteString("# logvault.toml\n\nThis page is made from the comments of internal/config. An unknown key is an error with its line.\n`SIGHUP` makes `serve` read `[[source]]` and `[[class]]` anew; the rest needs a restart.\n")
-	for _, table := range []struct{ name, typ string }{{"", "Config"}, {"[nfs]", "NFS"}, {"[seal]", "Seal"}, {"[spool]", "Spool"}, {"[[source]]", "Source"}, {"[[class]]", "Class"}, {"[[watch]]", "Watch"}, {"[timestamp]", "Timestamp"}, {"[[witness]]", "Witness"}} {
+	for _, table := range []struct{ name, typ string }{{"", "Config"}, {"[nfs]", "NFS"}, {"[seal]", "Seal"}, {"[spool]", "Spool"}, {"[[source]]", "Source"}, {"[[class]]", "Class"}, {"[[watch]]", "Watch"}, {"[timestamp]", "Timestamp"}, {"[[witness]]", "Witness"}, {"[[copy]]", "Copy"}} {
 		title := table.name
 		if title == "" {
 			title = "Top level"
