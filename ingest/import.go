@@ -211,7 +211,8 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 }
 
 // importPipe stores a text that has no identity: without a hash, and synced once
-// per chunk, because nothing goes on where it may have stopped.
+// per chunk, because nothing goes on where it may have stopped. It reads one
+// extent at a time, which is in the processor's cache when it is stored.
 func importPipe(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
 	c := &copying{to: to, id: h.Stream}
 	info := vault.StreamInfo{ID: h.Stream, Source: h.Source, Name: h.Name, Recorded: h.Recorded}
@@ -219,7 +220,7 @@ func importPipe(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 		return ImportResult{}, err
 	}
 	commit := func() error { return to.Commit(ctx, h.Stream) }
-	buf := make([]byte, importChunk)
+	buf := make([]byte, importWrite)
 	for {
 		data, rerr := c.fill(body, buf)
 		err := c.write(ctx, c.res.Bytes, data, func(off int64, part []byte) error {
@@ -230,7 +231,10 @@ func importPipe(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 			return err
 		})
 		c.res.Bytes += int64(len(data))
-		switch err = errors.Join(err, commit()); {
+		if err != nil || rerr != nil || c.res.Bytes%importChunk == 0 {
+			err = errors.Join(err, commit())
+		}
+		switch {
 		case err != nil:
 			return c.res, err
 		case rerr == io.EOF:

@@ -29,8 +29,9 @@ func newCompressor(c vault.Codec, level int) (compressor, error) {
 		}
 		return &gzipCompressor{w: w}, nil
 	case c == vault.Zstd && level >= 1 && level <= 22:
+		// Without a checksum in each frame: the message around them has its own.
 		w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-			zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(MemberSize))
+			zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithWindowSize(MemberSize))
 		if err != nil {
 			return nil, err
 		}
