@@ -60,6 +60,13 @@ func (a *app) printStatus(st gateway.Status) {
 	if !st.LastSeal.IsZero() {
 		row("sealed", "last %s ago", age(a.now().Sub(st.LastSeal)))
 	}
+	for _, o := range st.Outside {
+		if o.Size == 0 {
+			row("outside", "%s: never", o.Name)
+		} else {
+			row("outside", "%s: up to entry %d, %s ago", o.Name, o.Size-1, age(a.now().Sub(o.At)))
+		}
+	}
 	if st.NFS != nil {
 		n := st.NFS
 		row("nfs", "%d connections, %d files, %d writes of %s, %d commits", n.Conns, n.Files, n.Writes, bytesText(n.Bytes), n.Commits)

@@ -20,6 +20,8 @@ type beats struct {
 	sync   time.Duration // bounds how long an UNSTABLE byte stays unsynced (DESIGN §6.7)
 	seal   time.Duration // how often the spool is asked for what is due
 	ingest time.Duration // the same beside an import
+
+	outside time.Duration // how often it is asked what witnesses and authorities owe
 }
 
 // stopWait bounds how long a stop waits for clients of the control socket.
@@ -39,7 +41,7 @@ type ServeOptions struct {
 }
 
 // Serve runs the gateway on an opened Site until ctx is done or the spool
-// fails. It owns four goroutines (NFS, control socket, spool sync, sealer) and
+// fails. It owns five goroutines (NFS, control socket, spool sync, sealer, outside) and
 // returns after all have ended. A stop seals nothing: the spool is durable.
 func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	srv, err := s.newNFS()
@@ -71,6 +73,7 @@ func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	})
 	run("spool", s.syncLoop)
 	run("sealer", s.sealLoop)
+	run("witnesses and time-stamps", s.outsideLoop)
 	o.Ready(nfsL.Addr())
 	for {
 		select {

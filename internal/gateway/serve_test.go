@@ -41,7 +41,7 @@ func (w *world) serve() *running {
 	w.t.Helper()
 	w.must(os.MkdirAll(w.cfg.State, 0o700))
 	r := &running{world: w, site: w.open(), ended: make(chan error, 1), reload: make(chan os.Signal)}
-	r.site.beats = beats{sync: 5 * time.Millisecond, seal: 5 * time.Millisecond, ingest: 5 * time.Millisecond}
+	r.site.beats = beats{sync: 5 * time.Millisecond, seal: 5 * time.Millisecond, ingest: 5 * time.Millisecond, outside: 5 * time.Millisecond}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	ready := make(chan net.Addr, 1)

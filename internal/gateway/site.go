@@ -102,6 +102,9 @@ type Site struct {
 	sealMu   sync.Mutex   // serialises the sealer
 	lastSeal atomic.Int64 // Unix milliseconds, 0: not since the start
 
+	errands   []*errand // what is asked of others, by Serve
+	witnesses []*witnessing
+
 	notes noted
 	beats beats
 }
@@ -110,7 +113,7 @@ type Site struct {
 // finishes whatever a crash interrupted. Errors: ErrNoState, vfs.ErrLocked,
 // vault.ErrNoVault, and those of the ledger and the spool.
 func OpenSite(ctx context.Context, env Env, c *config.Config) (*Site, error) {
-	s := &Site{env: env, importing: make(chan struct{}, 1), beats: beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond}}
+	s := &Site{env: env, importing: make(chan struct{}, 1), beats: beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond, outside: time.Minute}}
 	s.config.Store(c)
 	if err := s.open(ctx); err != nil {
 		s.Close() // the first error counts
@@ -166,7 +169,7 @@ func (s *Site) openLedger(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening the ledger: %w", err)
 	}
-	return nil
+	return s.newErrands(s.Config(), trust)
 }
 
 func (s *Site) openSealer(ctx context.Context) error {

@@ -24,6 +24,7 @@ type Status struct {
 	TroubleAt  time.Time       `json:"trouble_at,omitzero"`
 	Auditors   []AuditorStatus `json:"auditors"`
 	Classes    []ClassStatus   `json:"classes"`
+	Outside    []OutsideStatus `json:"outside,omitempty"`
 	NFS        *nfsgw.Stats    `json:"nfs,omitempty"`
 }
 
@@ -60,7 +61,7 @@ func (s *Site) room(st *Status) {
 }
 
 // Status implements Service.
-func (s *Site) Status(context.Context) (Status, error) {
+func (s *Site) Status(ctx context.Context) (Status, error) {
 	cp := s.Tree().Checkpoint()
 	st := Status{Origin: s.Config().Origin, Vault: s.Config().Vault, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Spool: s.spool.Stats()}
 	s.room(&st)
@@ -72,6 +73,10 @@ func (s *Site) Status(context.Context) (Status, error) {
 	}
 	for _, a := range s.audits {
 		st.Auditors = append(st.Auditors, AuditorStatus{a.Fingerprint, a.Expires})
+	}
+	var err error
+	if st.Outside, err = s.outsideStatus(ctx); err != nil {
+		return st, err
 	}
 	classes, err := s.Config().Policies()
 	for _, c := range classes {
