@@ -30,7 +30,7 @@ func (a *app) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	site, err := gateway.OpenSite(c.Context, a.env(a.logger(c)), cfg)
+	site, err := gateway.OpenIntake(c.Context, a.env(a.logger(c)), cfg)
 	if err != nil {
 		return err
 	}

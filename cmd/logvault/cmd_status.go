@@ -74,6 +74,12 @@ func (a *app) printStatus(st gateway.Status) {
 			row("refused", "%d connections, %d mounts, %d calls on another source's files, %d forged handles", n.Refused, n.Denied, n.Foreign, n.Forged)
 		}
 	}
+	if w := st.Watch; w != nil {
+		row("watched", "%d files, %s taken in", w.Files, bytesText(w.Bytes))
+		if w.Uncopied+w.Vanished > 0 {
+			row("WARNING", "%d watched files were truncated without a copy, %d were gone before they were read: lines may be lost; docs/MOUNTING.md says how to rotate", w.Uncopied, w.Vanished)
+		}
+	}
 	for _, k := range st.Classes {
 		row("class", "%s kept %s (%s)", k.Name, k.Period, k.Basis)
 		if !k.ValidUntil.IsZero() && k.ValidUntil.Before(a.now()) {

@@ -277,7 +277,7 @@ func (s *Site) policyInForce(ctx context.Context, want *entry.Policy) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("reading the policy in force: %w", err)
 	}
-	data, err := s.ledger.Tree().Entry(ctx, index)
+	data, err := s.Tree().Entry(ctx, index)
 	if err != nil {
 		return false, fmt.Errorf("reading the policy in force: %w", err)
 	}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	"logvault/ingest/watch"
 	"logvault/internal/config"
 	"logvault/internal/vfs"
 	"logvault/nfsgw"
@@ -22,7 +24,16 @@ type beats struct {
 	ingest time.Duration // the same beside an import
 
 	outside time.Duration // how often it is asked what witnesses and authorities owe
+
+	retry    time.Duration // from a failed opening of the vault to the next, then doubled
+	patience time.Duration // how long a start waits for a vault that does not answer
+	silent   time.Duration // how long sealing may take before it is an alarm
+	status   time.Duration // how long a status waits for the vault
+	stop     time.Duration // how long a stop waits for what calls the vault
 }
+
+var defaultBeats = beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond, outside: time.Minute,
+	retry: time.Second, patience: 10 * time.Second, silent: 5 * time.Minute, status: 2 * time.Second, stop: 10 * time.Second}
 
 // stopWait bounds how long a stop waits for clients of the control socket.
 const stopWait = 2 * time.Second
@@ -40,11 +51,46 @@ type ServeOptions struct {
 	Ready func(nfs net.Addr)
 }
 
-// Serve runs the gateway on an opened Site until ctx is done or the spool
-// fails. It owns five goroutines (NFS, control socket, spool sync, sealer, outside) and
-// returns after all have ended. A stop seals nothing: the spool is durable.
+// Serve runs the gateway until ctx is done or the spool fails. If the vault is
+// not open yet it opens it, and takes in meanwhile whether it is there or not; a
+// vault that is there and wrong is an error at once.
+//
+// It owns its goroutines. Those of the intake (NFS, spool sync) have ended when it
+// returns. Those that may call the vault (opener, sealer, witnesses, reload,
+// control socket), and the watcher, which reads other disks, are waited for at
+// most 10 seconds: a dead mount holds a call for ever. What is left of them ends
+// with the process, which must end soon. A stop seals nothing: the spool is
+// durable.
 func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	srv, err := s.newNFS()
+	if err != nil {
+		return err
+	}
+	watcher, err := s.newWatcher()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var intake, others sync.WaitGroup
+	run := func(wg *sync.WaitGroup, name string, fn func(context.Context) error) {
+		wg.Go(func() {
+			if err := fn(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	defer func() {
+		cancel(nil)
+		intake.Wait()
+		if !waitFor(&others, s.beats.stop) {
+			s.left = true
+			s.env.Log.Error("stopping while calls to the vault or a watched disk hang")
+		}
+	}()
+	err = s.startPrimary(ctx, func(fn func(context.Context)) {
+		run(&others, "vault", func(ctx context.Context) error { fn(ctx); return nil })
+	})
 	if err != nil {
 		return err
 	}
@@ -57,34 +103,33 @@ func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	run := func(name string, fn func(context.Context) error) {
-		wg.Go(func() {
-			if err := fn(ctx); err != nil {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
-	run("nfs", func(ctx context.Context) error { return srv.Serve(ctx, nfsL) })
-	run("control socket", func(ctx context.Context) error {
-		return serveControl(ctx, ctlL, &serving{s, srv}, o.Judge)
+	run(&intake, "nfs", func(ctx context.Context) error { return srv.Serve(ctx, nfsL) })
+	run(&others, "control socket", func(ctx context.Context) error {
+		return serveControl(ctx, ctlL, &serving{s, srv, watcher}, o.Judge)
 	})
-	run("spool", s.syncLoop)
-	run("sealer", s.sealLoop)
-	run("witnesses and time-stamps", s.outsideLoop)
+	run(&intake, "spool", s.syncLoop)
+	run(&others, "sealer", s.sealLoop)
+	run(&others, "witnesses and time-stamps", s.outsideLoop)
+	run(&others, "reload", func(ctx context.Context) error { s.reloadLoop(ctx, o, srv); return nil })
+	if watcher != nil {
+		run(&others, "watched directories", func(ctx context.Context) error { return watcher.Run(ctx, s.noteWatch) })
+	}
 	o.Ready(nfsL.Addr())
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// reloadLoop reloads when it is asked to: a reload waits for a round of sealing.
+func (s *Site) reloadLoop(ctx context.Context, o ServeOptions, srv *nfsgw.Server) {
 	for {
 		select {
 		case <-o.Reload:
 			s.reload(ctx, o.Config, srv)
 		case <-ctx.Done():
-			wg.Wait()
-			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-				return err
-			}
-			return nil
+			return
 		}
 	}
 }
@@ -147,7 +192,10 @@ func (s *Site) reload(ctx context.Context, read func() (*config.Config, error), 
 	next.Sources, next.Classes = c.Sources, c.Classes
 	s.sealMu.Lock() // nothing is sealed under a policy that is not in the ledger
 	s.config.Store(&next)
-	if err = s.syncPolicy(ctx); err != nil {
+	if s.available() == nil { // else openPrimary does it
+		err = s.syncPolicy(ctx)
+	}
+	if err != nil {
 		s.config.Store(old)
 	}
 	s.sealMu.Unlock()
@@ -170,6 +218,7 @@ func (s *Site) syncLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-beat.C:
+			s.watchSealing()
 			if err := s.spool.Sync(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
@@ -180,6 +229,9 @@ func (s *Site) syncLoop(ctx context.Context) error {
 // sealLoop seals what is due. An error of the vault or the ledger is noted and
 // tried again: the intake goes on without them.
 func (s *Site) sealLoop(ctx context.Context) error {
+	if !s.awaitPrimary(ctx) {
+		return nil
+	}
 	beat := time.NewTicker(s.beats.seal)
 	defer beat.Stop()
 	for {
@@ -194,7 +246,8 @@ func (s *Site) sealLoop(ctx context.Context) error {
 
 // sealDue seals what is due and copies the ledger to the vault if that is behind.
 func (s *Site) sealDue(ctx context.Context) {
-	_, err := s.sealRounds(ctx, false)
+	sum, err := s.sealRounds(ctx, false)
+	s.rest(sum.Segments > 0)
 	if err == nil {
 		s.better(sealing)
 		err = s.catchUp(ctx)
@@ -204,10 +257,23 @@ func (s *Site) sealDue(ctx context.Context) {
 	}
 }
 
+// rest gives the memory of sealing back when a beat had nothing to seal after one
+// that had. It costs a few milliseconds, once.
+func (s *Site) rest(sealed bool) {
+	s.sealMu.Lock()
+	defer s.sealMu.Unlock()
+	if s.warm && !sealed && s.sealer != nil {
+		s.sealer.Rest()
+		debug.FreeOSMemory()
+	}
+	s.warm = sealed
+}
+
 // serving is the Site of a running gateway: its status knows of the NFS server.
 type serving struct {
 	*Site
-	nfs *nfsgw.Server
+	nfs   *nfsgw.Server
+	watch *watch.Watcher // or nil
 }
 
 // Status implements Service.
@@ -216,5 +282,9 @@ func (s *serving) Status(ctx context.Context) (Status, error) {
 	st.Serving = true
 	stats := s.nfs.Stats()
 	st.NFS = &stats
+	if s.watch != nil {
+		stats := s.watch.Stats()
+		st.Watch = &stats
+	}
 	return st, err
 }

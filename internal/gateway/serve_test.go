@@ -36,12 +36,16 @@ type running struct {
 	next   *config.Config // what a reload finds
 }
 
+// testBeats are short where a test waits for them.
+var testBeats = beats{sync: 5 * time.Millisecond, seal: 5 * time.Millisecond, ingest: 5 * time.Millisecond, outside: 5 * time.Millisecond,
+	retry: 5 * time.Millisecond, patience: 10 * time.Second, silent: 5 * time.Minute, status: 2 * time.Second, stop: 10 * time.Second}
+
 // serve serves until the test ends. The beats are quick.
 func (w *world) serve() *running {
 	w.t.Helper()
 	w.must(os.MkdirAll(w.cfg.State, 0o700))
 	r := &running{world: w, site: w.open(), ended: make(chan error, 1), reload: make(chan os.Signal)}
-	r.site.beats = beats{sync: 5 * time.Millisecond, seal: 5 * time.Millisecond, ingest: 5 * time.Millisecond, outside: 5 * time.Millisecond}
+	r.site.beats = testBeats
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	ready := make(chan net.Addr, 1)

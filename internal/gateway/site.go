@@ -88,18 +88,30 @@ type Site struct {
 	config atomic.Pointer[config.Config] // replaced whole by a reload
 	env    Env
 	lock   io.Closer
-	store  vault.Store
 	record *dir.Store // of the ledger of record
 	spool  *ingest.Spool
-	sealer *seal.Sealer
 	audits []pgp.Auditor
 
-	ledger *ledger.Log
-	behind atomic.Bool // the vault's copy of the ledger may lack committed entries
+	ledger       atomic.Pointer[ledger.Log] // before the vault is open: without its copy there
+	ledgerConfig ledger.Config              // without the copy
+
+	// Set by openPrimary, not to be read before opened is closed.
+	store   vault.Store
+	sealer  *seal.Sealer
+	opened  chan struct{}
+	openErr atomic.Pointer[error] // of the last attempt
+
+	behind  atomic.Bool            // the vault's copy of the ledger may lack committed entries
+	sealing atomic.Int64           // boot time since when a round of sealing runs, 0: none does
+	asking  call                   // by look
+	seen    atomic.Pointer[Status] // by the last look
+	left    bool                   // a stop left goroutines behind that hang in calls to the vault
+	closed  bool
 
 	importing chan struct{} // holds one token while an import runs
 
 	sealMu   sync.Mutex   // serialises the sealer
+	warm     bool         // the sealer holds its buffers; under sealMu
 	lastSeal atomic.Int64 // Unix milliseconds, 0: not since the start
 
 	errands   []*errand // what is asked of others, by Serve
@@ -109,20 +121,33 @@ type Site struct {
 	beats beats
 }
 
-// OpenSite locks and opens the state that c names. It replays the spool and
-// finishes whatever a crash interrupted. Errors: ErrNoState, vfs.ErrLocked,
-// vault.ErrNoVault, and those of the ledger and the spool.
+// OpenSite locks and opens the state that c names, and the vault. It replays the
+// spool and finishes whatever a crash interrupted. Errors: ErrNoState,
+// vfs.ErrLocked, vault.ErrNoVault, and those of the ledger and the spool.
 func OpenSite(ctx context.Context, env Env, c *config.Config) (*Site, error) {
-	s := &Site{env: env, importing: make(chan struct{}, 1), beats: beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond, outside: time.Minute}}
-	s.config.Store(c)
-	if err := s.open(ctx); err != nil {
+	s, err := OpenIntake(ctx, env, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.openPrimary(ctx); err != nil {
 		s.Close() // the first error counts
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Site) open(ctx context.Context) error {
+// OpenIntake is OpenSite without the vault: Serve opens that, when it is there.
+func OpenIntake(ctx context.Context, env Env, c *config.Config) (*Site, error) {
+	s := &Site{env: env, opened: make(chan struct{}), importing: make(chan struct{}, 1), beats: defaultBeats}
+	s.config.Store(c)
+	if err := s.openLocal(ctx); err != nil {
+		s.Close() // the first error counts
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Site) openLocal(ctx context.Context) error {
 	p := paths(s.Config().State)
 	if _, err := s.env.FS.Stat(p.keys()); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: %w", s.Config().State, ErrNoState, err)
@@ -132,23 +157,14 @@ func (s *Site) open(ctx context.Context) error {
 		return fmt.Errorf("locking the state %s: %w", s.Config().State, err)
 	}
 	s.lock = lock
-	if s.store, err = s.env.Stores.Open(ctx, s.Config().Vault); err != nil {
-		return err
-	}
 	if s.audits, err = LoadAuditors(s.env.FS, s.Config(), s.now()); err != nil {
 		return err
 	}
 	if err := s.openLedger(ctx); err != nil {
 		return err
 	}
-	s.sweep(ctx)
-	if s.spool, err = ingest.OpenSpool(ctx, spoolConfig(s.env.FS, s.Config(), s.env.Random, s.env.Now, s.env.Boot, s.env.Log)); err != nil {
-		return err
-	}
-	if err := s.syncPolicy(ctx); err != nil {
-		return err
-	}
-	return s.openSealer(ctx)
+	s.spool, err = ingest.OpenSpool(ctx, spoolConfig(s.env.FS, s.Config(), s.env.Random, s.env.Now, s.env.Boot, s.env.Log))
+	return err
 }
 
 func (s *Site) openLedger(ctx context.Context) error {
@@ -164,11 +180,13 @@ func (s *Site) openLedger(ctx context.Context) error {
 	if s.record, err = dir.At(s.env.FS, s.Config().State); err != nil {
 		return err
 	}
-	s.ledger, err = ledger.Open(ctx, ledger.Config{Prefix: vault.LedgerPrefix, Origin: s.Config().Origin, SignerKey: strings.TrimSpace(string(key)),
-		Record: s.record, Copy: s.store, Now: s.env.Now, KnownSize: trust.KnownSize})
+	s.ledgerConfig = ledger.Config{Prefix: vault.LedgerPrefix, Origin: s.Config().Origin, SignerKey: strings.TrimSpace(string(key)),
+		Record: s.record, Now: s.env.Now, KnownSize: trust.KnownSize}
+	l, err := ledger.Open(ctx, s.ledgerConfig)
 	if err != nil {
 		return fmt.Errorf("opening the ledger: %w", err)
 	}
+	s.ledger.Store(l)
 	return s.newErrands(s.Config(), trust)
 }
 
@@ -237,22 +255,26 @@ func (s *Site) sweep(ctx context.Context) {
 	}
 }
 
-// Close closes what was opened, the lock last. Again it does nothing.
+// Close closes what was opened, the lock last. Again it does nothing. The lock
+// stays with the process if something of it may still write to the vault.
 func (s *Site) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	var err error
 	if s.spool != nil {
 		err = s.spool.Close()
 	}
-	if s.lock != nil {
+	if s.lock != nil && !s.left {
 		err = errors.Join(err, s.lock.Close())
 	}
-	s.spool, s.lock = nil, nil
 	return err
 }
 
 // Append implements seal.Ledger.
 func (s *Site) Append(ctx context.Context, entries ...[]byte) (int64, error) {
-	index, err := s.ledger.Append(ctx, entries...)
+	index, err := s.ledger.Load().Append(ctx, entries...)
 	if _, late := errors.AsType[*ledger.CopyError](err); late {
 		s.behind.Store(true)
 	}
@@ -285,7 +307,7 @@ func (s *Site) catchUp(ctx context.Context) error {
 	if !s.behind.Load() {
 		return nil
 	}
-	if err := s.ledger.SyncCopy(ctx); err != nil {
+	if err := s.ledger.Load().SyncCopy(ctx); err != nil {
 		return err
 	}
 	s.behind.Store(false)
@@ -294,10 +316,10 @@ func (s *Site) catchUp(ctx context.Context) error {
 }
 
 // Recover implements seal.Ledger.
-func (s *Site) Recover(ctx context.Context) error { return s.ledger.Recover(ctx) }
+func (s *Site) Recover(ctx context.Context) error { return s.ledger.Load().Recover(ctx) }
 
 // Tree is the ledger of record at its present size.
-func (s *Site) Tree() *ledger.Tree { return s.ledger.Tree() }
+func (s *Site) Tree() *ledger.Tree { return s.ledger.Load().Tree() }
 
 // Seal implements Service.
 func (s *Site) Seal(ctx context.Context) (SealResult, error) {
@@ -312,12 +334,17 @@ func (s *Site) Seal(ctx context.Context) (SealResult, error) {
 // keep it busy for ever, with segments of a few lines. Its error is that of the
 // last round: what failed before is due again and was tried again.
 func (s *Site) sealRounds(ctx context.Context, all bool) (SealResult, error) {
+	if err := s.available(); err != nil {
+		return SealResult{}, err
+	}
 	s.sealMu.Lock()
 	defer s.sealMu.Unlock()
+	defer s.sealing.Store(0)
 	var sum SealResult
 	mark := s.spool.Mark()
 	left := s.spool.Below(mark)
 	for {
+		s.sealing.Store(int64(s.env.Boot()))
 		r, err := s.sealer.Step(ctx, all)
 		sum.Segments += r.Segments
 		sum.Raw += r.Raw
@@ -352,6 +379,9 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 	default:
 		return 0, fmt.Errorf("recording a %s: expected a request or a disclosure", e.Type())
 	}
+	if err := s.available(); err != nil {
+		return 0, err
+	}
 	e.Head().Time = s.now()
 	index, err := s.commit(ctx, e)
 	if err != nil || e.Type() != entry.TypeRequest {
@@ -359,7 +389,7 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 	}
 	// The requester gets this head: it must be found again for as long as the
 	// ledger lives.
-	if err := s.noteCopy(s.ledger.KeepHead(ctx)); err != nil {
+	if err := s.noteCopy(s.ledger.Load().KeepHead(ctx)); err != nil {
 		s.trouble(keeping, err)
 	}
 	return index, nil
@@ -370,6 +400,9 @@ func (s *Site) Record(ctx context.Context, e entry.Entry) (int64, error) {
 // it to those who read the ledger after the record is gone.
 func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error) {
 	commit = vault.HashOf(record)
+	if err := s.available(); err != nil {
+		return commit, object, err
+	}
 	msg, err := pgp.EncryptTo(s.env.Random, s.audits, record)
 	if err != nil {
 		return commit, object, fmt.Errorf("encrypting a record: %w", err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"logvault/ingest"
+	"logvault/ingest/watch"
 	"logvault/internal/vfs"
 	"logvault/nfsgw"
 )
@@ -26,6 +27,7 @@ type Status struct {
 	Classes    []ClassStatus   `json:"classes"`
 	Outside    []OutsideStatus `json:"outside,omitempty"`
 	NFS        *nfsgw.Stats    `json:"nfs,omitempty"`
+	Watch      *watch.Stats    `json:"watch,omitempty"`
 }
 
 // AuditorStatus tells when an auditor's key expires.
@@ -45,26 +47,39 @@ type ClassStatus struct {
 // measured is a store that knows its room: a directory does, a bucket does not.
 type measured interface{ Space() (vfs.Space, error) }
 
-// room notes the room of the vault.
-func (s *Site) room(st *Status) {
-	store, ok := s.store.(measured)
-	if !ok {
-		return
-	}
-	space, err := store.Space()
+// look notes the head of the ledger and the room of the vault. Both may hang: the
+// ledger is locked while a batch is copied to the vault. Then what was seen last
+// counts.
+func (s *Site) look(st *Status) {
+	err := s.asking.within(s.beats.status, func() error {
+		cp := s.Tree().Checkpoint()
+		seen := Status{LedgerSize: cp.Size, LedgerRoot: cp.Root.String()}
+		defer func() { s.seen.Store(&seen) }()
+		if s.available() != nil {
+			return nil
+		}
+		store, ok := s.store.(measured)
+		if !ok {
+			return nil
+		}
+		space, err := store.Space()
+		seen.VaultFree, seen.VaultTotal = space.Free, space.Total
+		return err
+	})
 	if err != nil {
 		s.trouble(measuring, err)
-		return
+	} else {
+		s.better(measuring)
 	}
-	s.better(measuring)
-	st.VaultFree, st.VaultTotal = space.Free, space.Total
+	if seen := s.seen.Load(); seen != nil {
+		st.LedgerSize, st.LedgerRoot, st.VaultFree, st.VaultTotal = seen.LedgerSize, seen.LedgerRoot, seen.VaultFree, seen.VaultTotal
+	}
 }
 
 // Status implements Service.
 func (s *Site) Status(ctx context.Context) (Status, error) {
-	cp := s.Tree().Checkpoint()
-	st := Status{Origin: s.Config().Origin, Vault: s.Config().Vault, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Spool: s.spool.Stats()}
-	s.room(&st)
+	st := Status{Origin: s.Config().Origin, Vault: s.Config().Vault, Spool: s.spool.Stats()}
+	s.look(&st)
 	if what, n := s.notes.last(); what != "" {
 		st.Trouble, st.TroubleAt = what+": "+n.text, n.at
 	}

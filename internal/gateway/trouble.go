@@ -7,11 +7,14 @@ import (
 
 // What can be in trouble while the gateway runs on.
 const (
+	opening   = "opening the vault"
 	sealing   = "sealing"
+	answering = "waiting for the vault"
 	copying   = "copying the ledger to the vault"
 	keeping   = "keeping the head of a request"
 	reloading = "reloading the configuration"
 	measuring = "asking the vault for its room"
+	watching  = "watching directories"
 )
 
 // noted is the trouble that a person should hear of, by what it is about.

@@ -1,0 +1,223 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"logvault/ledger"
+	"logvault/vault"
+)
+
+// The vault may be away when the gateway starts, or go away, or answer nothing
+// for ever, as a dead mount of NFS does. The intake never waits for it. So a Site
+// is opened in two steps: openLocal, what is on the machine's own disk, and
+// openPrimary, what writes to the vault. In `serve` the second one is a goroutine
+// that tries again until it succeeds; in a command both must succeed.
+//
+// Opening never makes anything: where a vault was, an empty directory is
+// vault.ErrNoVault. A vault that is there and is not the one that this state
+// belongs to, or is ahead of it, is refused: at the start of `serve` with its
+// exit code, and when it comes later by not sealing.
+
+// reopenMost bounds the wait between two attempts to open the vault.
+const reopenMost = time.Minute
+
+// errSilent says that the vault has not answered for longer than it may.
+var errSilent = fmt.Errorf("the vault does not answer: %w", syscall.ETIMEDOUT)
+
+// away tells whether an error of opening the vault is a passing state: it is not
+// there, or the way to it is cut, or it is full or read-only for now.
+func away(err error) bool {
+	for _, passing := range []error{vault.ErrNoVault, os.ErrDeadlineExceeded, syscall.EIO, syscall.ESTALE, syscall.ENOTCONN, syscall.ETIMEDOUT,
+		syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.ENETUNREACH, syscall.ECONNREFUSED, syscall.ECONNRESET,
+		syscall.EPIPE, syscall.ENODEV, syscall.ENXIO, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	_, network := errors.AsType[net.Error](err)
+	return network
+}
+
+// available returns nil once the vault was opened, else why it is not.
+func (s *Site) available() error {
+	select {
+	case <-s.opened:
+		return nil
+	default:
+	}
+	if err := s.openErr.Load(); err != nil {
+		return *err
+	}
+	return fmt.Errorf("vault %s: %w", s.Config().Vault, errSilent) // the first attempt hangs
+}
+
+// openPrimary opens the vault and what writes to it. After an error it may be
+// called again.
+func (s *Site) openPrimary(ctx context.Context) error {
+	store, err := s.env.Stores.Open(ctx, s.Config().Vault)
+	if err != nil {
+		return err
+	}
+	cfg := s.ledgerConfig
+	cfg.Copy = store
+	l, err := ledger.Open(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	s.sealMu.Lock() // a reload waits, or its policy is seen here
+	defer s.sealMu.Unlock()
+	s.store = store
+	s.ledger.Store(l)
+	s.sweep(ctx)
+	if err := s.syncPolicy(ctx); err != nil {
+		return err
+	}
+	if err := s.openSealer(ctx); err != nil {
+		return err
+	}
+	close(s.opened)
+	return nil
+}
+
+// primaryLoop opens the vault, again and again until that succeeds. It tells
+// each outcome; the first is what a start waits for.
+func (s *Site) primaryLoop(ctx context.Context, tell func(error)) {
+	for wait := s.beats.retry; ; wait = min(2*wait, reopenMost) {
+		err := s.openPrimary(ctx)
+		if err != nil {
+			s.openErr.Store(&err)
+		}
+		tell(err)
+		if err == nil {
+			s.better(opening)
+			return
+		}
+		if ctx.Err() == nil {
+			s.trouble(opening, err)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// startPrimary begins to open the vault and waits a moment for the outcome. Only
+// a vault that is there and wrong is an error.
+func (s *Site) startPrimary(ctx context.Context, run func(func(context.Context))) error {
+	if s.available() == nil {
+		return nil
+	}
+	first := make(chan error, 1)
+	run(func(ctx context.Context) {
+		s.primaryLoop(ctx, func(err error) {
+			select {
+			case first <- err:
+			default: // nobody waits any more
+			}
+		})
+	})
+	timer := time.NewTimer(s.beats.patience)
+	defer timer.Stop()
+	select {
+	case err := <-first:
+		if err != nil && !away(err) {
+			return err
+		}
+	case <-timer.C:
+		s.trouble(opening, s.available())
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// awaitPrimary returns true when the vault is open and false when ctx is done.
+func (s *Site) awaitPrimary(ctx context.Context) bool {
+	select {
+	case <-s.opened:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// call is a call to the vault that may never come back. It is made by one
+// goroutine at a time; while it hangs no other is begun.
+type call struct {
+	mu   sync.Mutex
+	busy bool // guarded by mu
+}
+
+// within runs fn for at most d. When that is over it returns errSilent and leaves
+// fn to itself; what fn sets must not be read then.
+func (c *call) within(d time.Duration, fn func() error) error {
+	c.mu.Lock()
+	if c.busy {
+		c.mu.Unlock()
+		return errSilent
+	}
+	c.busy = true
+	c.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { // ends with fn, or with the process
+		err := fn()
+		c.mu.Lock()
+		c.busy = false
+		c.mu.Unlock()
+		done <- err
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errSilent
+	}
+}
+
+// waitFor waits for a group for at most d and tells whether it ended.
+func waitFor(wg *sync.WaitGroup, d time.Duration) bool {
+	done := make(chan struct{})
+	go func() { // ends with the group, or with the process
+		wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// sealingFor tells for how long the present round of sealing has run.
+func (s *Site) sealingFor() time.Duration {
+	since := s.sealing.Load()
+	if since == 0 {
+		return 0
+	}
+	return s.env.Boot() - time.Duration(since)
+}
+
+// watchSealing makes it an alarm when a round of sealing does not come back: a
+// call to a dead mount hangs without an error.
+func (s *Site) watchSealing() {
+	if d := s.sealingFor(); d > s.beats.silent {
+		s.trouble(answering, errSilent)
+	} else if d == 0 {
+		s.better(answering)
+	}
+}
