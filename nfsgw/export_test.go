@@ -4,3 +4,22 @@ import "time"
 
 // SetFullDelay sets how long a call waits before JUKEBOX.
 func SetFullDelay(s *Server, d time.Duration) { s.fullDelay = d }
+
+// SetTimeouts sets how long a connection may be idle, a record may take to
+// arrive, and a peer to take a reply.
+func SetTimeouts(s *Server, idle, record, reply time.Duration) {
+	s.timeouts = timeouts{idle: idle, record: record, reply: reply, stop: s.timeouts.stop}
+}
+
+// Held returns the bytes of calls that are in flight.
+func Held(s *Server) int64 {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.size - s.budget.free
+}
+
+// The limits of a peer.
+const (
+	PeerConns = peerConns
+	MaxRecord = maxRecord
+)

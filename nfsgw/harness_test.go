@@ -48,6 +48,12 @@ func startAt(t testing.TB, cfg nfsgw.Config, addr string) *gateway {
 		t.Fatal(err)
 	}
 	nfsgw.SetFullDelay(srv, time.Millisecond)
+	return serveOn(t, srv, addr)
+}
+
+// serveOn runs a server until the test ends or close is called.
+func serveOn(t testing.TB, srv *nfsgw.Server, addr string) *gateway {
+	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)

@@ -224,26 +224,41 @@ func list(t *testing.T, g *gateway, spool *ingest.Spool) string {
 		}
 	}
 	walk(root, "")
-	for due := []vault.Piece{{}}; len(due) > 0; {
-		var err error
-		if due, err = spool.Due(t.Context(), vault.DueOptions{Now: time.Now(), All: true}); err != nil {
-			t.Fatal(err)
+	for sealRound(t, spool, true, func(p vault.Piece, _ []byte) {
+		closed := ""
+		if p.Closed {
+			closed = "!"
 		}
-		for i, p := range due {
-			closed := ""
-			if p.Closed {
-				closed = "!"
-			}
-			pieces = append(pieces, fmt.Sprintf("%s.%d:%d%s", p.Name, p.Gen, p.Span, closed))
-			if err := spool.Intend(t.Context(), vault.Intent{Piece: p, Entry: []byte("{}")}); err != nil {
-				t.Fatal(err)
-			}
-			if err := spool.Release(t.Context(), p, int64(i)); err != nil {
-				t.Fatal(err)
-			}
-		}
+		pieces = append(pieces, fmt.Sprintf("%s.%d:%d%s", p.Name, p.Gen, p.Span, closed))
+	}) > 0 {
 	}
 	slices.Sort(names)
 	slices.Sort(pieces)
 	return strings.Join(names, " ") + " | " + strings.Join(pieces, " ")
+}
+
+// sealRound does what the sealer does with what is due, gives each piece to take
+// and returns their number.
+func sealRound(t *testing.T, spool *ingest.Spool, all bool, take func(vault.Piece, []byte)) int {
+	t.Helper()
+	due, err := spool.Due(t.Context(), vault.DueOptions{Now: time.Now(), All: all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range due {
+		var text []byte
+		if p.Kind == vault.PieceData {
+			if text, err = spool.Read(t.Context(), p, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		take(p, text)
+		if err := spool.Intend(t.Context(), vault.Intent{Piece: p, Entry: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := spool.Release(t.Context(), p, int64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return len(due)
 }

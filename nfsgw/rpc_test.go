@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -352,30 +351,6 @@ func TestSecurePorts(t *testing.T) {
 	g := start(t, cfg)
 	_, err := g.dial(nfstest.Options{}).Mount("/")
 	wantStatus(t, "mount from an unprivileged port", err, nfstest.Acces)
-}
-
-// TestConnectionsLeakNothing opens and drops 1,000 connections in various states.
-func TestConnectionsLeakNothing(t *testing.T) {
-	g := start(t, testConfig(newMemSink()))
-	before := runtime.NumGoroutine()
-	for i := range 1000 {
-		nc, err := net.Dial("tcp", g.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		call := rawCall(1, 2, nfstest.NFS, 3, 0, 0, 0, 0, 0)
-		if _, err := nc.Write(call[:min(i%60, len(call))]); err != nil {
-			t.Fatal(err)
-		}
-		nc.Close()
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for g.srv.Stats().Conns > 0 || runtime.NumGoroutine() > before+5 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections, %d goroutines left, %d before", g.srv.Stats().Conns, runtime.NumGoroutine(), before)
-		}
-		runtime.Gosched()
-	}
 }
 
 func TestTooManyConnections(t *testing.T) {
