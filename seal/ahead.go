@@ -17,6 +17,11 @@ import (
 // stages write nothing (but a new period key), and what they did is checked
 // again when the piece is due, and dropped if it no longer fits.
 
+//
+// Text that hardly compresses is no log. Its objects are as large as its bytes,
+// and nothing is done ahead beside it, so that memory has a bound that is not
+// many times the size of a segment.
+
 // work is a piece in these stages.
 type work struct {
 	piece vault.Piece
@@ -27,6 +32,11 @@ type work struct {
 	enc   *segment.Encoded
 	err   error         // ends the round unless it is an ofPiece
 	done  chan struct{} // closed when enc or err is there; nil: not begun
+}
+
+// bulky reports whether the encoded piece is large for its text.
+func (w *work) bulky() bool {
+	return w.enc != nil && int64(len(w.enc.Segment)) > w.enc.Raw/2
 }
 
 // fetch makes a piece ready to be encoded. A hole has no key and no bytes.

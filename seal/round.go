@@ -86,12 +86,17 @@ func (r *round) seal(ctx context.Context, all bool) error {
 		w := r.take(ctx, p)
 		switch {
 		case w.err != nil: // it may end the round
+		case w.bulky():
+			r.raw[1-w.slot] = nil // nothing is done ahead: one buffer will do
 		case i+1 < len(pieces):
 			r.ahead = r.begin(ctx, r.fetch(ctx, pieces[i+1]))
 		default:
 			r.beginAfter(ctx, p, o)
 		}
 		err = r.finish(ctx, w)
+		if w.enc != nil {
+			r.Encoder.Recycle(w.enc)
+		}
 		if alone, ok := errors.AsType[ofPiece](err); ok && ctx.Err() == nil {
 			r.skip(p, alone.error)
 			err = nil

@@ -141,6 +141,13 @@ type Sealer struct {
 	after *work     // the piece after that, read
 }
 
+// Rest lets go of the buffers, which are as large as a few segments. It is for
+// times when nothing is due; the next Step makes them again.
+func (s *Sealer) Rest() {
+	s.raw, s.ahead, s.after = [2][]byte{}, nil, nil
+	s.Encoder.Rest()
+}
+
 // Result says what a Step brought into the ledger. The zero Result means that
 // nothing was due.
 type Result struct {

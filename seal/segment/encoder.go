@@ -38,15 +38,15 @@ func DefaultLevel(c vault.Codec) int {
 }
 
 // Encoder encodes segments one after the other, each on all its workers. It
-// keeps its buffers: a few MiB per worker, twice the compressed size of the
-// largest segment, and the tokens of one segment. Not for concurrent use.
+// keeps its buffers until Rest: a few MiB per worker, the objects that were
+// given back with Recycle, and the tokens of one segment. Not for concurrent
+// use, but Recycle may be called at any time.
 type Encoder struct {
 	options Options
 	workers []*worker
 	free    chan []byte // buffers for compressed members
 	index   *indexWriter
-	objects [2]struct{ segment, index output } // of this call and of the one before
-	calls   int
+	spare   chan *objects
 	blocks  []vault.Hash
 }
 
@@ -77,10 +77,51 @@ func NewEncoder(o Options) (*Encoder, error) {
 	for range cap(e.free) {
 		e.free <- nil
 	}
-	for i := range e.objects {
-		e.objects[i].segment.hash, e.objects[i].index.hash = sha256.New(), sha256.New()
-	}
+	e.spare = make(chan *objects, 2) // one is encoded while one is stored
 	return e, nil
+}
+
+// maxSpare is how large an object is usually, in bytes: that of 64 MiB of log
+// lines has about 12 MiB.
+const maxSpare = 16 << 20
+
+// objects are the two outputs of a call.
+type objects struct{ segment, index output }
+
+// objects returns empty outputs, with the room of used ones if there are any.
+func (e *Encoder) objects() *objects {
+	select {
+	case o := <-e.spare:
+		o.segment.reset()
+		o.index.reset()
+		return o
+	default:
+		return &objects{output{hash: sha256.New()}, output{hash: sha256.New()}}
+	}
+}
+
+// Recycle gives back what Encode returned, which must not be used any more, so
+// that the next call needs no new room. It is not required. One large object is
+// kept, not two.
+func (e *Encoder) Recycle(enc *Encoded) {
+	if cap(enc.Segment) > maxSpare && len(e.spare) > 0 {
+		return
+	}
+	select {
+	case e.spare <- enc.objects:
+	default: // enough are spare
+	}
+}
+
+// Rest lets go of the largest buffers. The next call makes them again.
+func (e *Encoder) Rest() {
+	for len(e.spare) > 0 {
+		<-e.spare
+	}
+	for range cap(e.free) {
+		<-e.free
+		e.free <- nil
+	}
 }
 
 // output collects an object's bytes and hashes them as they come.
@@ -144,25 +185,27 @@ func (e *Encoder) Encode(ctx context.Context, raw []byte, m Meta, to *pgp.Public
 		return nil, fmt.Errorf("encoding a segment: drawing a line secret: %w", err)
 	}
 	defer clear(j.secret[:])
-	e.calls++
-	out := &e.objects[e.calls%len(e.objects)]
-	out.segment.reset()
-	out.index.reset()
+	out := e.objects()
 	lines := e.countLines(j)
 	sizes, err := e.encodeMembers(ctx, j, &out.segment, to)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a segment: %w", err)
 	}
+	var root vault.Hash
+	var rooting sync.WaitGroup
+	rooting.Go(func() { root = treeRoot(j.blocks) }) // takes as long as the index
 	ix := e.describe(j, m, lines, sizes)
 	defer clear(ix.Secret[:])
-	if err := e.sealIndex(ix, &out.index, to); err != nil {
+	err = e.sealIndex(ix, &out.index, to)
+	rooting.Wait()
+	if err != nil {
 		return nil, fmt.Errorf("encoding an index: %w", err)
 	}
 	return &Encoded{
 		Segment: out.segment.buf, Index: out.index.buf,
 		Object: out.segment.sum(), IndexHash: out.index.sum(),
-		Codec: ix.Codec, Raw: ix.Raw, Lines: ix.Lines, Root: treeRoot(j.blocks),
-		FirstEvent: ix.FirstEvent, LastEvent: ix.LastEvent, Format: ix.Format,
+		Codec: ix.Codec, Raw: ix.Raw, Lines: ix.Lines, Root: root,
+		FirstEvent: ix.FirstEvent, LastEvent: ix.LastEvent, Format: ix.Format, objects: out,
 	}, nil
 }
 

@@ -310,3 +310,31 @@ func TestSmallSegmentsHaveGoodIndexes(t *testing.T) {
 		}
 	}
 }
+
+// TestRecycle says that an object that was not given back stays as it is, that
+// one that was given back may be written over, and that one large spare is kept.
+func TestRecycle(t *testing.T) {
+	k, e := newTestKey(t), newTestEncoder(t, vault.Gzip, 0)
+	kept := mustEncode(t, e, squidLog(2000), k)
+	given := mustEncode(t, e, squidLog(1000), k)
+	e.Recycle(given)
+	for range 3 {
+		e.Recycle(mustEncode(t, e, squidLog(1500), k))
+	}
+	if got := vault.HashOf(kept.Segment); got != kept.Object {
+		t.Errorf("an object that was not given back has become %s, expected %s", got, kept.Object)
+	}
+	if vault.HashOf(given.Segment[:cap(given.Segment)][:len(given.Segment)]) == given.Object {
+		t.Error("the room of a given object was not used again")
+	}
+	large := &Encoded{Segment: make([]byte, 0, maxSpare+1), objects: &objects{}}
+	before := len(e.spare)
+	if e.Recycle(large); before == 0 || len(e.spare) != before {
+		t.Errorf("%d spare objects, then %d: expected a large one to be dropped", before, len(e.spare))
+	}
+	e.Rest()
+	if len(e.spare) != 0 {
+		t.Errorf("%d spare objects after a rest", len(e.spare))
+	}
+	checkRoundTrip(t, e, squidLog(500), k)
+}

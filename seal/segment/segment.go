@@ -84,9 +84,8 @@ func (m *Meta) validate() error {
 	return nil
 }
 
-// Encoded is an encoded segment with its index. The slices belong to the
-// encoder and are valid until its next call but one, so that a segment can be
-// stored while the next is encoded.
+// Encoded is an encoded segment with its index. Who is done with it may give it
+// back with Recycle.
 type Encoded struct {
 	Segment   []byte     // the object
 	Index     []byte     // the sealed index
@@ -102,6 +101,8 @@ type Encoded struct {
 	FirstEvent, LastEvent time.Time
 
 	Format string // as detected: a logfmt.Format
+
+	objects *objects // what Segment and Index are the bytes of
 }
 
 // Member describes one gzip member or zstd frame.
