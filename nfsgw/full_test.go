@@ -94,11 +94,11 @@ func TestFullSpoolIsAWait(t *testing.T) {
 		default:
 		}
 	}
+	for sealRound(t, spool, true, take) > 0 {
+	}
 	clock.advance(time.Minute)
 	c, root := g.mount()
 	must[nfstest.Handle](t)(c.Create(root, "after"))
-	for sealRound(t, spool, true, take) > 0 {
-	}
 	for i := range clients {
 		// Pieces that were sealed before the rename have the name of that time.
 		name := fmt.Sprintf("client%d", i)
