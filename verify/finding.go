@@ -72,41 +72,43 @@ type Code struct {
 
 // Finding codes.
 const (
-	codeUnsigned        = "unsigned"
-	codeUnpinned        = "unpinned"
-	codeCopyUnpinned    = "copy-unpinned"
-	codeNeedsNewer      = "needs-newer"
-	codeRolledBack      = "rolled-back"
-	codeForked          = "forked"
-	codeRotated         = "rotated"
-	codeTruncated       = "truncated"
-	codeBehind          = "behind"
-	codeNotCosigned     = "not-cosigned"
-	codeBadCosignature  = "bad-cosignature"
-	codeDamaged         = "damaged"
-	codeMissing         = "missing"
-	codeUnreadable      = "unreadable"
-	codeUnexpected      = "unexpected"
-	codeInTransit       = "in-transit"
-	codeLeftover        = "leftover"
-	codeOrphan          = "orphan"
-	codeBadEntry        = "bad-entry"
-	codeDiscontinuous   = "discontinuous"
-	codeDuplicate       = "duplicate"
-	codeTimeOrder       = "time-order"
-	codeRecipients      = "recipients-unexpected"
-	codeGap             = "gap"
-	codeConflict        = "conflict"
-	codeMissingTooEarly = "missing-too-early"
-	codeOverdue         = "overdue"
-	codeUnrecorded      = "destroyed-unrecorded"
-	codeHoldViolated    = "hold-violated"
-	codeKeyMissing      = "key-missing"
-	codeUndecryptable   = "undecryptable"
-	codeContent         = "content-mismatch"
-	codeNotChecked      = "not-checked"
-	codeAgainstMissing  = "against-missing"
-	codeAgainstDiffers  = "against-differing"
+	codeUnsigned          = "unsigned"
+	codeUnpinned          = "unpinned"
+	codeCopyUnpinned      = "copy-unpinned"
+	codeNeedsNewer        = "needs-newer"
+	codeRolledBack        = "rolled-back"
+	codeForked            = "forked"
+	codeRotated           = "rotated"
+	codeTruncated         = "truncated"
+	codeBehind            = "behind"
+	codeNotCosigned       = "not-cosigned"
+	codeBadCosignature    = "bad-cosignature"
+	codeBadTimestamp      = "bad-timestamp"
+	codeTimestampUnpinned = "timestamp-unpinned"
+	codeDamaged           = "damaged"
+	codeMissing           = "missing"
+	codeUnreadable        = "unreadable"
+	codeUnexpected        = "unexpected"
+	codeInTransit         = "in-transit"
+	codeLeftover          = "leftover"
+	codeOrphan            = "orphan"
+	codeBadEntry          = "bad-entry"
+	codeDiscontinuous     = "discontinuous"
+	codeDuplicate         = "duplicate"
+	codeTimeOrder         = "time-order"
+	codeRecipients        = "recipients-unexpected"
+	codeGap               = "gap"
+	codeConflict          = "conflict"
+	codeMissingTooEarly   = "missing-too-early"
+	codeOverdue           = "overdue"
+	codeUnrecorded        = "destroyed-unrecorded"
+	codeHoldViolated      = "hold-violated"
+	codeKeyMissing        = "key-missing"
+	codeUndecryptable     = "undecryptable"
+	codeContent           = "content-mismatch"
+	codeNotChecked        = "not-checked"
+	codeAgainstMissing    = "against-missing"
+	codeAgainstDiffers    = "against-differing"
 )
 
 // Codes lists every finding code with its level, what it means and what to do.
@@ -123,17 +125,19 @@ var Codes = []Code{
 	{codeBehind, Warning, "This replica is an honest earlier state of the copy it was compared with.", "Run replicate."},
 	{codeNotCosigned, Warning, "The end of the history is not cosigned by as many pinned keys as the quorum asks. An error if the oldest such entry is older than seven days.", "Run replicate, or look after the witness that is silent."},
 	{codeBadCosignature, Error, "A kept cosignature by a pinned key does not verify for the head it is filed under.", "Fetch it again from the copy that made it."},
+	{codeBadTimestamp, Error, "A time-stamp token that the ledger names is not one of a pinned authority over that head: signer, usage, policy, imprint or time.", "Check the roots and the policy in the trust file with the authority; else treat the time of that head as unproven."},
+	{codeTimestampUnpinned, Note, "The ledger has time-stamps, and the trust file pins no root to judge them by. Their bytes were compared with the ledger.", "Put the authority's root certificates into the [tsa] table of the trust file."},
 	{codeDamaged, Error, "An object's bytes are not those that the ledger names.", "Replace it by the same object of another copy; look at the disk."},
 	{codeMissing, Error, "A file that holds the ledger together is absent: the marker, a tile, a bundle.", "Replace it by the same object of another copy."},
 	{codeUnreadable, Error, "An object exists but reading it failed.", "Look at the disk, the mount and the permissions, then verify again."},
 	{codeUnexpected, Error, "A name that no entry accounts for, or that is not a name of the layout.", "Find out who wrote it. logvault leaves such files only for moments, while it seals."},
-	{codeInTransit, Warning, "Something is ahead of the checkpoint: an object, its bytes matching its name, of a replica whose copy log is pinned, or a tile of a longer ledger.", "A pass or an append was interrupted, and the next one goes on; if it stays, compare the checkpoint with another copy: somebody may have put an old one back."},
+	{codeInTransit, Warning, "Something is ahead of the checkpoint: an object, its bytes matching its name, of a replica whose copy log is pinned, or a tile of a longer ledger, a time-stamp of a pinned authority, newer than all others.", "A pass or an append was interrupted, and the next one goes on; if it stays, compare the checkpoint with another copy: somebody may have put an old one back."},
 	{codeLeftover, Note, "A partial tile that a longer one has superseded.", "Nothing. The next append or pass removes it."},
 	{codeOrphan, Warning, "Left by a crash and used by nothing: an object that an orphan entry names, or a wrap or record without an entry that only the auditors can open.", "Nothing. What it was for was done again under another name."},
 	{codeBadEntry, Error, "An entry is not canonical, cannot be decoded, or says what no gateway may write: init not first, a segment before its key, a wrong destruction day.", "The ledger was not written by logvault, or by a defective one. Report it."},
 	{codeDiscontinuous, Error, "The entries of a stream do not join: previous entry, offset, or data after its end.", "Bytes of this stream are unaccounted for. Report it."},
 	{codeDuplicate, Error, "Two entries name the same object.", "Report it: an object is sealed once."},
-	{codeTimeOrder, Warning, "An entry is dated more than five minutes before an earlier one.", "Look at the gateway's clock at that time."},
+	{codeTimeOrder, Warning, "An entry is dated more than five minutes before an earlier one, or after a time-stamp that covers it.", "Look at the gateway's clock at that time."},
 	{codeRecipients, Error, "A period key is wrapped for others than the auditors of the policy in force.", "Whoever is named can read that day. Find out why."},
 	{codeGap, Warning, "A stretch of a stream never arrived, and a gap entry says so.", "Look at the proxy and the network at that time."},
 	{codeConflict, Warning, "A proxy wrote other bytes over bytes already received; both are kept, and a conflict entry says so.", "Look at what writes that file on the proxy."},

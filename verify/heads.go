@@ -242,6 +242,7 @@ func (a *audit) marker(ctx context.Context) {
 // and how far the history is cosigned.
 func (a *audit) heads(ctx context.Context) {
 	witnessed := make(map[string]int64) // pinned key → largest size it cosigned
+	a.pinAuthorities()
 	for _, dir := range []string{"checkpoints/", "cosignatures/", "timestamps/"} {
 		err := a.o.Vault.List(ctx, vault.LedgerPrefix+dir, func(info vault.Info) error {
 			if o, err := vault.ParseName(info.Name); err == nil {
@@ -253,7 +254,32 @@ func (a *audit) heads(ctx context.Context) {
 			a.incomplete(vault.LedgerPrefix+dir, "listing: "+err.Error())
 		}
 	}
+	a.tokens()
+	if a.o.Against != nil {
+		a.cosignedThere(ctx, witnessed)
+	}
 	a.quorum(ctx, witnessed)
+}
+
+// cosignedThere counts the cosignatures that the other copy keeps of points of
+// our history. A replica that pulls cannot bring its own ones here.
+func (a *audit) cosignedThere(ctx context.Context, witnessed map[string]int64) {
+	err := a.o.Against.List(ctx, vault.LedgerPrefix+"cosignatures/", func(info vault.Info) error {
+		o, err := vault.ParseName(info.Name)
+		if err != nil {
+			return ctx.Err() // the other copy's own audit names it
+		}
+		if _, pinned := a.cosigner(o.KeyID); !pinned {
+			return ctx.Err()
+		}
+		if line, err := vault.ReadAll(ctx, a.o.Against, o.Name, headLimit); err == nil {
+			a.cosignature(ctx, o, line, witnessed)
+		}
+		return ctx.Err()
+	})
+	if err != nil && ctx.Err() == nil {
+		a.incomplete("", against+"listing cosignatures: "+err.Error())
+	}
 }
 
 // head looks at one kept file.
@@ -273,12 +299,7 @@ func (a *audit) head(ctx context.Context, o vault.Object, witnessed map[string]i
 	case vault.KindCosignature:
 		a.cosignature(ctx, o, raw, witnessed)
 	case vault.KindTimestamp:
-		want, ok := a.hist.tokens[o.Size]
-		if got := vault.HashOf(raw); !ok {
-			a.find(codeUnexpected, o.Name, -1, "no timestamp entry names this token")
-		} else if got != want {
-			a.differ(codeDamaged, o.Name, -1, "timestamp token", want.String(), got.String())
-		}
+		a.token(ctx, o, raw)
 	}
 }
 

@@ -33,7 +33,8 @@ type history struct {
 	streams   map[generation]streamEnd
 	owners    map[vault.StreamID]owned
 	orphans   map[string]*entry.Orphan // by name
-	tokens    map[int64]vault.Hash     // SHA-256 of timestamp tokens, by size
+	tokens    map[int64]*token         // time-stamps, by the size of the head
+	stamped   int64                    // the largest of these sizes
 	registers map[string]register      // of requests, by name
 	commits   map[vault.Hash]bool      // of holds, releases and extensions: records in register/ of any class
 	wraps     map[string]int64         // name → index of the key entry
@@ -106,7 +107,7 @@ func newHistory(a *audit) *history {
 		streams:   make(map[generation]streamEnd),
 		owners:    make(map[vault.StreamID]owned),
 		orphans:   make(map[string]*entry.Orphan),
-		tokens:    make(map[int64]vault.Hash),
+		tokens:    make(map[int64]*token),
 		registers: make(map[string]register),
 		commits:   make(map[vault.Hash]bool),
 		wraps:     make(map[string]int64),
@@ -265,7 +266,7 @@ func (h *history) rest(i int64, e entry.Entry) {
 			h.wrong(i, "disclosure for entry %d, which is not an earlier request", e.Request)
 		}
 	case *entry.Timestamp:
-		h.tokens[e.Size] = e.Token
+		h.timestamp(i, e)
 	case *entry.CopyInit, *entry.Held, *entry.Lock, *entry.ClockReading, *entry.ExpirePlan, *entry.Tombstone, *entry.Finding:
 		h.wrong(i, "%s entry: belongs into a copy log", e.Type())
 	}

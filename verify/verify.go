@@ -63,6 +63,7 @@ import (
 	"time"
 
 	"logvault/ledger"
+	"logvault/ledger/tsa"
 	"logvault/seal/pgp"
 	"logvault/vault"
 )
@@ -167,6 +168,10 @@ type Summary struct {
 	// Witnessed is the largest size that the quorum of pinned keys has
 	// cosigned; what is after it rests on the ledger key alone.
 	Witnessed int64
+	// Stamped is the largest size that a pinned time-stamping authority has seen,
+	// at the time StampedAt by its own clock; 0 if none has.
+	Stamped   int64
+	StampedAt time.Time
 	// Entries, Segments and Lines count what the ledger names, Objects and
 	// Bytes what was read and found intact.
 	Entries, Segments, Lines int64
@@ -220,7 +225,9 @@ type audit struct {
 	stated   map[string]string
 	unpinned []vault.Object
 	readers  map[string]bool // sets of key ids that recorded wraps are for
-	held     int64           // the largest size that a pinned copy log of this vault vouches for
+	// authorities are the pinned roots of time-stamps, nil if there are none.
+	authorities *tsa.Trust
+	held        int64 // the largest size that a pinned copy log of this vault vouches for
 }
 
 // run makes the audit. Each step reports what it finds; the steps after a
