@@ -179,7 +179,7 @@ func (a *app) printAudit(c *cli.Context, name string, s verify.Summary, passed b
 	if flag(c, "json") {
 		return json.NewEncoder(a.out).Encode(map[string]any{
 			"message_type": "verified", "vault": name, "passed": passed, "depth": s.Depth.String(), "complete": s.Complete,
-			"ledger_size": s.Checkpoint.Size, "ledger_root": s.Checkpoint.Root.String(), "witnessed": s.Witnessed,
+			"ledger_size": s.Checkpoint.Size, "ledger_root": s.Checkpoint.Root.String(), "witnessed": s.Witnessed, "stamped": s.Stamped,
 			"entries": s.Entries, "segments": s.Segments, "lines": s.Lines, "objects": s.Objects, "bytes": s.Bytes,
 			"identical": s.Identical, "notes": s.Notes, "warnings": s.Warnings, "errors": s.Errors,
 		})
@@ -194,6 +194,9 @@ func (a *app) printAudit(c *cli.Context, name string, s verify.Summary, passed b
 		fmt.Fprintf(a.out, "ledger %d:%s (note it for the next --known)\n", s.Checkpoint.Size, s.Checkpoint.Root)
 		if s.Witnessed < s.Checkpoint.Size {
 			fmt.Fprintf(a.out, "not witnessed: the last %d entries rest on the gateway's key alone\n", s.Checkpoint.Size-s.Witnessed)
+		}
+		if s.Stamped > 0 {
+			fmt.Fprintf(a.out, "time-stamped: the first %d entries existed at %s, by the authority's clock\n", s.Stamped, s.StampedAt.Format(time.RFC3339))
 		}
 	}
 	return err
