@@ -197,9 +197,8 @@ func (s *Server) addNode(c *call, dir *node, m meta, add []vault.StreamInfo, w *
 	}, w)
 	if err != nil {
 		s.forget([]*node{n})
-		return nil, s.passing(c, err)
 	}
-	return n, statusOK
+	return n, s.passing(c, err)
 }
 
 func modifyAt(now int64) func(*meta) { return func(m *meta) { m.modify(now) } }
