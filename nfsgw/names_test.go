@@ -3,6 +3,7 @@ package nfsgw_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -389,4 +390,63 @@ func TestNamesAreDurable(t *testing.T) {
 	_, err = c.Rmdir(root, "d")
 	wantStatus(t, "RMDIR", err, 0)
 	survives("RMDIR")
+}
+
+// TestRenameOfADirectory: the files below it, at any depth and in any number,
+// have the new path in the archive; silly names keep theirs; a path that would
+// be too long refuses the rename as a whole.
+func TestRenameOfADirectory(t *testing.T) {
+	sink := newMemSink()
+	g := start(t, testConfig(sink))
+	c, root := g.mount()
+	mkdir := func(dir nfstest.Handle, name string) nfstest.Handle {
+		t.Helper()
+		d, _, err := c.Mkdir(dir, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	h := must[nfstest.Handle](t)
+	a := mkdir(root, "a")
+	b := mkdir(a, "b")
+	want := map[string]bool{"other": true, "c/open": true}
+	h(c.Create(root, "other"))
+	h(c.Create(a, "open"))
+	if _, _, err := c.Rename(a, "open", a, ".nfs000000000000abcd00000001"); err != nil {
+		t.Fatal(err)
+	}
+	delete(want, "c/open")
+	want["a/open"] = true
+	for i := range 300 {
+		name := fmt.Sprint("f", i)
+		h(c.Create(b, name))
+		want["c/b/"+name] = true
+	}
+	archived := func() map[string]bool {
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
+		names := map[string]bool{}
+		for _, st := range sink.streams {
+			names[string(st.info.Name)] = true
+		}
+		return names
+	}
+	if _, _, err := c.Rename(root, "a", root, "c"); err != nil {
+		t.Fatal(err)
+	}
+	if got := archived(); !maps.Equal(got, want) {
+		t.Errorf("%d names archived, expected %d: %v", len(got), len(want), got)
+	}
+	deep := root
+	for range 15 {
+		deep = mkdir(deep, strings.Repeat("d", 255))
+	}
+	h(c.Create(b, strings.Repeat("n", 255)))
+	want["c/b/"+strings.Repeat("n", 255)] = true
+	_, _, err := c.Rename(root, "c", deep, "c")
+	wantStatus(t, "rename that makes a path too long", err, nfstest.NameTooLong)
+	if got := archived(); !maps.Equal(got, want) {
+		t.Error("a refused rename changed names in the archive")
+	}
 }
