@@ -30,7 +30,7 @@ func (a *app) replicateCommand() *cli.Command {
 			"logvault replicate --init --from /mnt/nas1/vault --to /srv/vault2 --trust trust.toml\n"+
 				"logvault replicate --from /mnt/nas1/vault --to /srv/vault2\n"+
 				"logvault replicate --protect --to /srv/vault2 --trust trust.toml", codePartial, codeIntegrity, codeRefused, codeNoVault, codeLocked),
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "source vault `PATH|URL`"},
 			&cli.StringFlag{Name: "to", Usage: "destination vault `PATH|URL`"},
 			&cli.StringFlag{Name: "trust", Usage: "pinned `FILE|VKEY` of the source's ledger, for --init and --protect"},
@@ -45,7 +45,7 @@ func (a *app) replicateCommand() *cli.Command {
 			&cli.BoolFlag{Name: "protect", Usage: "copy nothing: set the immutable flag on what --to holds"},
 			&cli.BoolFlag{Name: "cosign-back", Usage: "store this copy's cosignature at the source too"},
 			&cli.StringFlag{Name: "accept-rotation", Usage: "`HASH` of the entry by which the recovery key replaced the ledger key, as `restore` printed it"},
-		},
+		}, volumeFlags()...),
 		Action: a.replicate,
 	}
 }
@@ -83,6 +83,9 @@ func (a *app) replicate(c *cli.Context) (err error) {
 	}
 	if err := need(c, "from", "to"); err != nil {
 		return err
+	}
+	if c.IsSet("volume-size") {
+		return a.volumes(c)
 	}
 	flags, err := readPassFlags(c)
 	if err != nil {

@@ -18,6 +18,7 @@ func (a *app) commands() []*cli.Command {
 		a.replicateCommand(),
 		a.restoreCommand(),
 		a.recoverCommand(),
+		a.keysCommand(),
 		a.extractCommand(),
 		a.checkBundleCommand(),
 		a.statusCommand(),

@@ -15,6 +15,7 @@ import (
 	"logvault/internal/vfs"
 	"logvault/ledger"
 	"logvault/replicate"
+	"logvault/replicate/volume"
 	"logvault/seal/pgp"
 	"logvault/vault"
 	"logvault/vault/location"
@@ -102,10 +103,12 @@ var outcomes = []outcome{
 	{gateway.ErrNoState, codeNoVault, "was the state made with `logvault init`, and is its disk mounted?"},
 	{vault.ErrUnreachable, codePartial, "the machine, its service or the line is down; run the command again when it answers"},
 	{sftp.ErrHostKey, codeFailure, "compare the fingerprint with the server's own (ssh-keygen -lf), then add it with `ssh-keyscan`; a key that changed may be another machine"},
+	{gateway.ErrWrongVault, codeIntegrity, "is another NAS mounted there? `logvault inspect --object VAULT` tells which vault it is; nothing was changed"},
 	{vault.ErrNoVault, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
 	{ledger.ErrNoLedger, codeNoVault, "is the NAS mounted? a new vault is made with `logvault init` only"},
 	{gateway.ErrNewKey, codeKey, "give --recovery-key: only it can name the next key"},
 	{gateway.ErrNotRecovery, codeKey, "it is the key that `logvault init` showed once; compare it with the paper copy"},
+	{volume.ErrOtherVolume, codeRefused, "nothing was changed; look at the label, and at the catalogue in the state directory"},
 	{vault.ErrNotEmpty, codeRefused, "choose an absent or empty directory; nothing was changed"},
 	{pgp.ErrSecretKey, codeUsage, "export the public key only: `gpg --armor --export FINGERPRINT`"},
 	{pgp.ErrEmptyKey, codeUsage, "export the public key: `gpg --armor --export FINGERPRINT`"},
