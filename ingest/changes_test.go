@@ -43,7 +43,10 @@ func TestChangesAreOne(t *testing.T) {
 			"another source":              func(c *vault.Changes) { c.Add = append(c.Add, vault.StreamInfo{ID: streamA, Source: "other"}) },
 			"a negative generation":       func(c *vault.Changes) { c.End = append(c.End, vault.Generation{Stream: streamA, Gen: -1}) },
 			"a name too long":             func(c *vault.Changes) { c.Rename[0].Name = make([]byte, maxName+1) },
-			"a table too large":           func(c *vault.Changes) { c.End = nil; c.Set = append(c.Set, vault.KV{Key: "x", Value: make([]byte, 3<<20)}) },
+			"a table too large": func(c *vault.Changes) {
+				c.End = nil
+				c.Set = append(c.Set, vault.KV{Key: "x", Value: make([]byte, 3<<20)})
+			},
 		} {
 			r := newRig(t, quiet)
 			r.add(streamA)

@@ -48,7 +48,14 @@ type ImportHeader struct {
 	// -1 for a pipe: its text cannot be read again, so it is stored in any case,
 	// under a new stream, and not remembered.
 	Compared int
+	// Now is the time of the import; the gateway sets it. Imports are remembered
+	// for 30 days: an older file that is imported again is stored again.
+	Now time.Time
 }
+
+// keepImports is how long an import is remembered, and an interrupted one can
+// be continued.
+const keepImports = 30 * 24 * time.Hour
 
 // ImportResult says what an import did.
 type ImportResult struct {
@@ -68,10 +75,10 @@ type Earlier struct {
 // Importer is what an import needs of the spool.
 type Importer interface {
 	AddStream(ctx context.Context, info vault.StreamInfo) error
+	Record(ctx context.Context, c vault.Changes) error
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
 	Commit(ctx context.Context, id vault.StreamID) error
 	Size(id vault.StreamID, gen int64) int64
-	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
 	SetMeta(ctx context.Context, kvs ...vault.KV) error
 	Meta(prefix string, fn func(vault.KV) error) error
 }
@@ -98,7 +105,7 @@ func Imports(from Importer, source vault.Source, head vault.Hash) ([]Earlier, er
 		if err != nil {
 			return fmt.Errorf("import record %q: %w", kv.Key, err)
 		}
-		e, err := decodeEarlier(id, kv.Value)
+		e, _, err := decodeEarlier(id, kv.Value)
 		if err == nil {
 			all = append(all, e)
 		}
@@ -160,9 +167,12 @@ type onlyReader struct{ io.Reader }
 // is written and synced before the next, so that the stream never has a hole.
 // If h.Stream has a record, the import goes on where the stream ends, but only
 // if body begins with the announced bytes, else ErrChanged. The commit point is
-// the record that says done; a crash before it makes the next call read the
-// file again, and store what is missing.
+// the record that says done and ends the stream; a crash before it makes the
+// next call read the file again, and store what is missing.
 func Import(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
+	if err := forgetImports(ctx, to, h.Now); err != nil {
+		return ImportResult{}, fmt.Errorf("forgetting old imports: %w", err)
+	}
 	how := importBody
 	if h.Compared < 0 {
 		how = importPipe
@@ -184,7 +194,7 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 	if err != nil {
 		return ImportResult{}, err
 	}
-	c := &copying{to: to, id: h.Stream, key: importKey(h.Source, head) + h.Stream.String(), sum: sha256.New()}
+	c := &copying{to: to, id: h.Stream, now: h.Now, key: importKey(h.Source, head) + h.Stream.String(), sum: sha256.New()}
 	c.from.Prefix = vault.Hash(c.sum.Sum(nil))
 	c.have = to.Size(h.Stream, 0)
 	if i := slices.IndexFunc(earlier, func(e Earlier) bool { return e.Stream == h.Stream }); i >= 0 {
@@ -204,11 +214,45 @@ func importBody(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 	if err := c.run(ctx, in); err != nil {
 		return c.res, err
 	}
-	if err := to.EndGeneration(ctx, h.Stream, 0); err != nil {
-		return c.res, err
-	}
-	return c.res, c.record(ctx, true)
+	done := over(h.Stream)
+	done.Set = []vault.KV{c.entry(true)}
+	return c.res, to.Record(ctx, done)
 }
+
+// over says that a stream has got all its bytes.
+func over(id vault.StreamID) vault.Changes {
+	return vault.Changes{End: []vault.Generation{{Stream: id}}, Over: []vault.StreamID{id}}
+}
+
+// forgetImports forgets the imports of long ago. One that was interrupted is
+// given up: what it stored is sealed as it is.
+func forgetImports(ctx context.Context, to Importer, now time.Time) error {
+	var old vault.Changes
+	err := to.Meta(importPrefix, func(kv vault.KV) error {
+		id, err := vault.ParseStreamID(kv.Key[strings.LastIndexByte(kv.Key, '/')+1:])
+		if err != nil {
+			return fmt.Errorf("import record %q: %w", kv.Key, err)
+		}
+		e, at, err := decodeEarlier(id, kv.Value)
+		if err != nil || now.Sub(at) < keepImports || len(old.Set) == forgetBatch {
+			return err
+		}
+		old.Set = append(old.Set, vault.KV{Key: kv.Key})
+		if !e.Done {
+			gone := over(id)
+			old.End, old.Over = append(old.End, gone.End...), append(old.Over, gone.Over...)
+		}
+		return nil
+	})
+	if err != nil || len(old.Set) == 0 {
+		return err
+	}
+	return to.Record(ctx, old)
+}
+
+// forgetBatch bounds the imports that are forgotten at one time; what is left is
+// for the next import.
+const forgetBatch = 1000
 
 // importPipe stores a text that has no identity: without a hash, and synced once
 // per chunk, because nothing goes on where it may have stopped. It reads one
@@ -238,7 +282,7 @@ func importPipe(ctx context.Context, to Importer, h ImportHeader, body io.Reader
 		case err != nil:
 			return c.res, err
 		case rerr == io.EOF:
-			return c.res, to.EndGeneration(ctx, h.Stream, 0)
+			return c.res, to.Record(ctx, over(h.Stream))
 		case rerr != nil:
 			return c.res, fmt.Errorf("reading: %w", rerr)
 		}
@@ -250,6 +294,7 @@ type copying struct {
 	to   Importer
 	id   vault.StreamID
 	key  string
+	now  time.Time
 	from Earlier   // what an interrupted import announced
 	have int64     // what the stream holds already
 	sum  hash.Hash // of the res.Bytes read so far
@@ -304,7 +349,7 @@ func (c *copying) chunk(ctx context.Context, data []byte) error {
 	case len(data) == 0:
 		return nil
 	case c.res.Bytes > c.from.Bytes:
-		if err := c.waiting(ctx, func() error { return c.record(ctx, false) }); err != nil {
+		if err := c.waiting(ctx, func() error { return c.to.SetMeta(ctx, c.entry(false)) }); err != nil {
 			return err
 		}
 	case c.res.Bytes == c.from.Bytes:
@@ -332,10 +377,10 @@ func (c *copying) write(ctx context.Context, off int64, data []byte, extent func
 	return nil
 }
 
-// record notes what was read so far.
-func (c *copying) record(ctx context.Context, done bool) error {
+// entry is the record of what was read so far.
+func (c *copying) entry(done bool) vault.KV {
 	e := Earlier{Stream: c.id, Bytes: c.res.Bytes, Prefix: vault.Hash(c.sum.Sum(nil)), Done: done}
-	return c.to.SetMeta(ctx, vault.KV{Key: c.key, Value: encodeEarlier(e)})
+	return vault.KV{Key: c.key, Value: encodeEarlier(e, c.now)}
 }
 
 // waiting does a step and, while the spool has no room, waits: a full spool is a
@@ -357,31 +402,35 @@ func (c *copying) waiting(ctx context.Context, step func() error) error {
 // An import's record in the spool's metadata table:
 //
 //	key    "import/" source "/" SHA-256 of the first 64 KiB, hex "/" stream, hex
-//	value  version 1, done 0 or 1, bytes (8, big endian), SHA-256 of the bytes
+//	value  version 1, done 0 or 1, bytes (8, big endian), SHA-256 of the bytes,
+//	       when it was written (8), ns since 1970
 const (
+	importPrefix  = "import/"
 	importVersion = 1
-	importRecord  = 1 + 1 + 8 + sha256.Size
+	importRecord  = 1 + 1 + 8 + sha256.Size + 8
 )
 
 func importKey(source vault.Source, head vault.Hash) string {
-	return "import/" + string(source) + "/" + head.String() + "/"
+	return importPrefix + string(source) + "/" + head.String() + "/"
 }
 
-func encodeEarlier(e Earlier) []byte {
+func encodeEarlier(e Earlier, at time.Time) []byte {
 	b := []byte{importVersion, 0}
 	if e.Done {
 		b[1] = 1
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Bytes))
-	return append(b, e.Prefix[:]...)
+	return appendI64(append(b, e.Prefix[:]...), packTime(at))
 }
 
-func decodeEarlier(id vault.StreamID, b []byte) (Earlier, error) {
+func decodeEarlier(id vault.StreamID, b []byte) (e Earlier, at time.Time, err error) {
 	switch {
 	case len(b) > 0 && b[0] > importVersion:
-		return Earlier{}, fmt.Errorf("import record of stream %s: version %d: %w", id, b[0], vault.ErrNewer)
+		return e, at, fmt.Errorf("import record of stream %s: version %d: %w", id, b[0], vault.ErrNewer)
 	case len(b) != importRecord || b[0] != importVersion || b[1] > 1 || b[2] > 127:
-		return Earlier{}, fmt.Errorf("import record of stream %s: %x, expected %d bytes of version %d", id, b, importRecord, importVersion)
+		return e, at, fmt.Errorf("import record of stream %s: %x, expected %d bytes of version %d", id, b, importRecord, importVersion)
 	}
-	return Earlier{Stream: id, Done: b[1] == 1, Bytes: int64(binary.BigEndian.Uint64(b[2:])), Prefix: vault.Hash(b[10:])}, nil
+	const end = 10 + sha256.Size
+	e = Earlier{Stream: id, Done: b[1] == 1, Bytes: int64(binary.BigEndian.Uint64(b[2:])), Prefix: vault.Hash(b[10:end])}
+	return e, unpackTime(int64(binary.BigEndian.Uint64(b[end:]))), nil
 }

@@ -373,7 +373,7 @@ func TestImportErrors(t *testing.T) {
 	text := logText(10)
 	h := headerOf(t, r.s, "proxy1", text)
 	key := importKey("proxy1", vault.HashOf([]byte(text)))
-	good := encodeEarlier(Earlier{Bytes: 3})
+	good := encodeEarlier(Earlier{Bytes: 3}, time.Time{})
 	for name, value := range map[string][]byte{
 		h.Stream.String(): []byte("short"),
 		"nostream":        good,
@@ -447,5 +447,50 @@ func TestImportPipe(t *testing.T) {
 	h := ImportHeader{Source: "proxy1", Stream: vault.StreamID{7}, Compared: -1}
 	if _, err := Import(ctx, r.s, h, iotest.ErrReader(errors.New("gone"))); err == nil {
 		t.Error("a pipe that broke was taken for whole")
+	}
+}
+
+// Imports are forgotten after 30 days, with their streams; one that was
+// interrupted is ended, so that it is sealed as it is.
+func TestImportsAreForgotten(t *testing.T) {
+	r := newRig(t)
+	do := func(text string) ImportResult {
+		t.Helper()
+		h := headerOf(t, r.s, "proxy1", text)
+		h.Now = r.wall
+		res, err := Import(ctx, r.s, h, strings.NewReader(text))
+		r.must(err)
+		return res
+	}
+	text := logText(10)
+	do(text)
+	cut := headerOf(t, r.s, "proxy1", logText(20))
+	cut.Stream, cut.Now = streamB, r.wall
+	if _, err := Import(ctx, r.s, cut, io.MultiReader(strings.NewReader(strings.Repeat("half\n", HeadSize)), iotest.ErrReader(errors.New("gone")))); err == nil {
+		t.Fatal("an import that fails is taken")
+	}
+	for n := int64(1); ; n++ {
+		p := r.due(true)
+		if len(p) == 0 {
+			break
+		}
+		r.seal(p[0], n)
+	}
+	r.advance(29 * 24 * time.Hour)
+	if !do(text).Already {
+		t.Error("forgotten after 29 days")
+	}
+	r.advance(2 * 24 * time.Hour)
+	do("another\n")
+	if g := r.s.table.stream(streamB).gen(0); g.ended.IsZero() {
+		t.Error("an interrupted import of 31 days ago is not ended")
+	}
+	r.advance(25 * time.Hour)
+	r.due(true)
+	if n := len(r.s.table.kv); n != 1 {
+		t.Errorf("%d imports remembered, expected one", n)
+	}
+	if r.s.table.stream(streamB) != nil || len(r.s.table.order) != 1 {
+		t.Errorf("%d streams kept, expected that of the last import", len(r.s.table.order))
 	}
 }

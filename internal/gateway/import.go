@@ -53,6 +53,7 @@ func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader
 	}
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
+	h.Now = s.now()
 	to := &roomWatch{Importer: s.spool}
 	done := make(chan outcome, 1)
 	go func() { // joined below: this function returns only after its outcome
