@@ -77,10 +77,11 @@ var testArrows = []string{"internal/vfs", "vault/dir", "fixtures/..."}
 // testArrowsOf is what the tests of one package may import besides: what really
 // stands behind an interface it declares, or judges what it leaves.
 var testArrowsOf = map[string][]string{
-	"nfsgw":        {"ingest"}, // the spool is the Sink
-	"ingest/watch": {"ingest"}, // likewise
-	"seal":         {"ingest"}, // and the Source
-	"replicate":    {"verify"}, // what a crash leaves of a copy is judged by the audit
+	"nfsgw":          {"ingest"},          // the spool is the Sink
+	"ingest/watch":   {"ingest"},          // likewise
+	"seal":           {"ingest"},          // and the Source
+	"ledger/witness": {"vault", "verify"}, // an audit judges what was cosigned
+	"replicate":      {"verify"},          // what a crash leaves of a copy is judged by the audit
 
 	"fixtures/bigvault": {"verify"}, // judges what it makes
 	"fixtures/golden":   {"*"},      // everything reads them

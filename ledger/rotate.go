@@ -301,6 +301,28 @@ func (t *Tree) Keys(ctx context.Context) (*Keys, error) {
 	return keys, err
 }
 
+// Head verifies a signed head of this log, of whichever time, by the key that
+// signed then. For one that the tree's own trust does not know it reads all
+// entries. Errors are those of ParseCheckpoint.
+func (t *Tree) Head(ctx context.Context, raw []byte) (Checkpoint, error) {
+	if t.trust == nil {
+		return Checkpoint{}, ErrNoTrust
+	}
+	cp, err := ParseCheckpoint(raw, t.trust)
+	if !errors.Is(err, ErrUnsigned) {
+		return cp, err
+	}
+	keys, kerr := t.Keys(ctx)
+	if kerr != nil {
+		return cp, fmt.Errorf("%w; reading the log's keys: %w", err, kerr)
+	}
+	trust, kerr := t.trust.Following(keys)
+	if kerr != nil {
+		return cp, err
+	}
+	return ParseCheckpoint(raw, trust)
+}
+
 // IsRotate tells a rotate entry from others without decoding it: the canonical
 // form spells the member in one way, and inside a string it would be escaped.
 func IsRotate(data []byte) bool { return bytes.Contains(data, []byte(`"type":"rotate"`)) }

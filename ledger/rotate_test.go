@@ -95,6 +95,15 @@ func TestRotate(t *testing.T) {
 			if got := problems(t, tree); len(got) > 0 {
 				t.Errorf("%s: pinned key %d: %+v", by, i, got)
 			}
+			for _, size := range []int64{3, 5} {
+				raw, err := vault.ReadAll(ctx, cfg.Copy, vault.KeptCheckpointName(vault.LedgerPrefix, size), 1<<16)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if cp, err := tree.Head(ctx, raw); err != nil || cp.Size != size {
+					t.Errorf("%s: pinned key %d: kept head %d: %v", by, i, cp.Size, err)
+				}
+			}
 			if got := len(tree.Trust().Rotations()); i < 2 && got != 2 {
 				t.Errorf("%s: pinned key %d: %d rotations", by, i, got)
 			}

@@ -87,7 +87,7 @@ func (a *app) verifyOptions(c *cli.Context) (o verify.Options, err error) {
 
 // known reads --known, which is SIZE[:ROOT] or a file with a kept checkpoint.
 // A kept checkpoint counts only if it is signed by the pinned key.
-func (a *app) known(c *cli.Context, trust *ledger.Trust) (*verify.Known, error) {
+func (a *app) known(c *cli.Context, r *reading) (*verify.Known, error) {
 	arg := c.String("known")
 	if arg == "" {
 		return nil, nil
@@ -103,7 +103,12 @@ func (a *app) known(c *cli.Context, trust *ledger.Trust) (*verify.Known, error) 
 	if err != nil {
 		return nil, err
 	}
-	cp, err := ledger.ParseCheckpoint(raw, trust)
+	cp, err := ledger.ParseCheckpoint(raw, r.trust)
+	if errors.Is(err, ledger.ErrUnsigned) { // or signed before the key was rotated
+		if tree, terr := r.tree(c); terr == nil {
+			cp, err = tree.Head(c.Context, raw)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--known %s: %w", arg, err)
 	}
@@ -111,7 +116,7 @@ func (a *app) known(c *cli.Context, trust *ledger.Trust) (*verify.Known, error) 
 }
 
 func (a *app) verifyOne(c *cli.Context, o verify.Options, r *reading) (passed bool, err error) {
-	if o.Known, err = a.known(c, r.trust); err != nil {
+	if o.Known, err = a.known(c, r); err != nil {
 		return false, err
 	}
 	o.Settle = settle
