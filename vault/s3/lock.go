@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -38,6 +37,9 @@ func (s *Store) Protect(ctx context.Context, name string, until time.Time) (vaul
 		until = until.Truncate(time.Second).Add(time.Second)
 	}
 	held, err := s.lockedUntil(ctx, o.Key, o.VersionID)
+	if !until.After(time.Now()) {
+		until = held // its date has come: there is nothing to lock, and nothing missing
+	}
 	if err == nil && held.Before(until) {
 		if err = s.lock(ctx, o.Key, o.VersionID, until); err == nil {
 			held, err = s.lockedUntil(ctx, o.Key, o.VersionID)
@@ -63,16 +65,15 @@ func (s *Store) Shortfall() string {
 	return s.probed.shortfall
 }
 
-// lockedUntil returns the end of a COMPLIANCE lock, or the zero time.
+// lockedUntil returns the end of a version's COMPLIANCE lock, or the zero time.
+// The lock is read from the object's own headers: not every server words the
+// answer to the request for it alike.
 func (s *Store) lockedUntil(ctx context.Context, key, version string) (time.Time, error) {
-	mode, until, err := s.api.GetObjectRetention(ctx, s.bucket, key, version)
-	if e, ok := errors.AsType[minio.ErrorResponse](err); ok && e.Code == "NoSuchObjectLockConfiguration" {
-		return time.Time{}, nil
-	}
-	if err != nil || mode == nil || until == nil || *mode != minio.Compliance {
+	info, err := s.api.StatObject(ctx, s.bucket, key, minio.StatObjectOptions{VersionID: version})
+	if err != nil || info.Metadata.Get("X-Amz-Object-Lock-Mode") != minio.Compliance.String() {
 		return time.Time{}, err
 	}
-	return *until, nil
+	return time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
 }
 
 func (s *Store) lock(ctx context.Context, key, version string, until time.Time) error {

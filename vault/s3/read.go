@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -184,11 +185,11 @@ func (s *Store) versions(ctx context.Context, name string) ([]minio.ObjectInfo, 
 	return all, nil
 }
 
-// byHash finds the version with the SHA-256 that the name states: by the
+// byHash finds the oldest version with the SHA-256 that the name states: by the
 // checksum that the server keeps, or by reading what has none. If none is it,
 // the oldest is returned, and the caller's own check finds the damage.
 func (s *Store) byHash(ctx context.Context, o vault.Object, all []minio.ObjectInfo) (minio.ObjectInfo, error) {
-	for _, v := range all {
+	for _, v := range slices.Backward(all) {
 		info, err := s.api.StatObject(ctx, s.bucket, s.key(o.Name), minio.StatObjectOptions{VersionID: v.VersionID, Checksum: true})
 		if err != nil {
 			return minio.ObjectInfo{}, s.fail("looking at a version of "+o.Name, err)
