@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"logvault/ledger"
+	"logvault/ledger/entry"
 	"logvault/vault"
 )
 
@@ -27,6 +28,9 @@ import (
 
 // reopenMost bounds the wait between two attempts to open the vault.
 const reopenMost = time.Minute
+
+// ErrWrongVault says that the vault is not the one that the state belongs to.
+var ErrWrongVault = errors.New("not the vault of this state")
 
 // errSilent says that the vault has not answered for longer than it may.
 var errSilent = fmt.Errorf("the vault does not answer: %w", syscall.ETIMEDOUT)
@@ -65,6 +69,9 @@ func (s *Site) openPrimary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkMarker(ctx, store); err != nil {
+		return err
+	}
 	cfg := s.ledgerConfig
 	cfg.Copy = store
 	l, err := ledger.Open(ctx, cfg)
@@ -83,6 +90,35 @@ func (s *Site) openPrimary(ctx context.Context) error {
 		return err
 	}
 	close(s.opened)
+	return nil
+}
+
+// checkMarker compares the vault's marker with the one that the first entry of
+// the ledger of record names. A vault of which only the marker is gone is damaged,
+// not absent.
+func (s *Site) checkMarker(ctx context.Context, store vault.Reader) error {
+	data, err := s.Tree().Entry(ctx, 0)
+	if err != nil {
+		return fmt.Errorf("reading the init entry: %w", err)
+	}
+	e, err := entry.Decode(data)
+	if err != nil {
+		return fmt.Errorf("reading the init entry: %w", err)
+	}
+	first, ok := e.(*entry.Init)
+	if !ok {
+		return fmt.Errorf("ledger entry 0 is a %s, expected init", e.Type())
+	}
+	marker, err := vault.ReadAll(ctx, store, vault.MarkerName, 4096)
+	if errors.Is(err, vault.ErrNotExist) {
+		return fmt.Errorf("%w: %s is absent", ErrWrongVault, vault.MarkerName)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the marker: %w", err)
+	}
+	if got := vault.HashOf(marker); got != first.Marker {
+		return fmt.Errorf("%w: the SHA-256 of %s is %s, expected %s", ErrWrongVault, vault.MarkerName, got, first.Marker)
+	}
 	return nil
 }
 

@@ -44,8 +44,13 @@ var testBeats = beats{sync: 5 * time.Millisecond, seal: 5 * time.Millisecond, in
 func (w *world) serve() *running {
 	w.t.Helper()
 	w.must(os.MkdirAll(w.cfg.State, 0o700))
-	r := &running{world: w, site: w.open(), ended: make(chan error, 1), reload: make(chan os.Signal)}
-	r.site.beats = testBeats
+	return w.serveSite(w.open(), testBeats)
+}
+
+func (w *world) serveSite(s *Site, b beats) *running {
+	w.t.Helper()
+	r := &running{world: w, site: s, ended: make(chan error, 1), reload: make(chan os.Signal)}
+	r.site.beats = b
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	ready := make(chan net.Addr, 1)
