@@ -178,8 +178,9 @@ func (s *Store) writeTemp(ctx context.Context, c *sftp.Client, name string, perm
 		}
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		c.Remove(temp) // the cause is reported; what stays behind is swept
-		return "", s.full(c, err)
+		err = s.full(c, err) // while the file still takes its room
+		c.Remove(temp)       // what stays behind is swept
+		return "", err
 	}
 	return temp, nil
 }
