@@ -63,6 +63,8 @@ type Stats struct {
 	Damaged        int64            // files kept aside or still in use because bytes in them are damaged
 	DamagedStreams []vault.StreamID // streams that may have lost bytes in those files
 	Runs           int              // entries of the extent table, 16 bytes each
+	Table          int64            // bytes of the table of metadata: names, streams, imports
+	TableLimit     int64            // beyond that nothing new is taken in
 }
 
 // Spool is the durable encrypted intake of all streams. It is safe for
@@ -269,6 +271,7 @@ func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{Bytes: s.used(), Free: free, Streams: len(s.table.order), Conflicts: s.conflicts, Torn: s.torn, Damaged: s.aside}
+	st.Table, st.TableLimit = s.table.snapshotSize(), s.tableLimit()
 	oldest := uint32(maxTick)
 	for _, x := range s.table.order {
 		for _, g := range x.gens {

@@ -304,7 +304,7 @@ func (g *gen) appendState(b []byte) []byte {
 // limit, and the other half is for the records of sealing. Who would exceed it
 // is told that the spool is full. mu is held.
 func (s *Spool) mayGrow(n int) error {
-	limit := s.cfg.FileBytes / 2
+	limit := s.tableLimit()
 	if s.tableBytes+int64(n) > limit {
 		s.tableBytes = s.table.snapshotSize() // some of what was added replaced other
 	}
@@ -319,6 +319,9 @@ func (s *Spool) mayGrow(n int) error {
 	s.tableBytes += int64(n)
 	return nil
 }
+
+// tableLimit is what a snapshot of the table may take.
+func (s *Spool) tableLimit() int64 { return s.cfg.FileBytes / 2 }
 
 // Sizes of a snapshot's records without the names and values in them, at most.
 const (

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -175,72 +176,78 @@ func procByName(name string, args func(h, h2 nfstest.Handle) *nfstest.Encoder) *
 	panic(name)
 }
 
-// TestStatusOfEveryProcedure holds statuses and attributes against RFC 1813. Each
-// case starts with a file "f" of 4 bytes, a directory "d" and a non-empty one
-// "e". The attributes of each node that a call names are in its answer, of
-// success and failure: before and after, and they are those that GETATTR gives.
+// Which handle a call of statusCases gets.
+const (
+	root = iota
+	file
+	dir
+	bad
+	gone // of a removed directory
+)
+
+var long = strings.Repeat("n", 256)
+
+// statusCases are calls in a directory with a file "f" of 4 bytes, an empty
+// directory "d" and a non-empty one "e", and what they are answered.
+var statusCases = []struct {
+	name    string
+	args    func(h, h2 nfstest.Handle) *nfstest.Encoder
+	on, on2 int
+	want    nfstest.Status
+}{
+	{"GETATTR", onHandle(), file, 0, 0}, {"GETATTR", onHandle(), gone, 0, nfstest.Stale}, {"GETATTR", onHandle(), bad, 0, nfstest.BadHandle},
+	{"SETATTR", onHandle(1, 0o600, 0, 0, 0, 0, 0, 0), file, 0, 0},
+	{"SETATTR", onHandle(0, 0, 0, 0, 0, 0, 0), file, 0, 0},
+	{"SETATTR", onHandle(0, 0, 0, 1, 0, 0, 0, 0, 0), file, 0, 0},
+	{"SETATTR", onHandle(0, 0, 0, 1, 0, 4, 0, 0, 0), file, 0, 0},
+	{"SETATTR", onHandle(0, 0, 0, 1, 0, 9, 0, 0, 0), file, 0, 0},
+	{"SETATTR", onHandle(0, 0, 0, 1, 0, 3, 0, 0, 0), file, 0, nfstest.Acces},
+	{"SETATTR", onHandle(0, 0, 0, 1, 1<<30, 0, 0, 0, 0), file, 0, nfstest.FBig},
+	{"SETATTR", onHandle(0, 0, 0, 1, 0, 0, 0, 0, 0), dir, 0, nfstest.Inval},
+	{"SETATTR", onHandle(0, 0, 0, 0, 0, 0, 1, 1, 1), file, 0, nfstest.NotSync},
+	{"LOOKUP", onName("f"), root, 0, 0}, {"LOOKUP", onName("."), dir, 0, 0}, {"LOOKUP", onName(".."), dir, 0, 0},
+	{"LOOKUP", onName("none"), root, 0, nfstest.NoEnt}, {"LOOKUP", onName(long), root, 0, nfstest.NameTooLong},
+	{"LOOKUP", onName("f"), file, 0, nfstest.NotDir}, {"LOOKUP", onName("f"), gone, 0, nfstest.Stale},
+	{"ACCESS", onHandle(0x3f), file, 0, 0}, {"ACCESS", onHandle(0x3f), bad, 0, nfstest.BadHandle},
+	{"READLINK", onHandle(), file, 0, nfstest.Inval}, {"READLINK", onHandle(), dir, 0, nfstest.Inval},
+	{"READ", onHandle(0, 0, 100), file, 0, 0}, {"READ", onHandle(0, 100, 100), file, 0, 0}, {"READ", onHandle(0, 0, 100), dir, 0, nfstest.Inval},
+	{"WRITE", onHandle(0, 4, 4, 0, 4, 1), file, 0, 0}, {"WRITE", onHandle(0, 0, 0, 2, 0), file, 0, 0},
+	{"WRITE", onHandle(0, 4, 4, 0, 4, 1), dir, 0, nfstest.Inval}, {"WRITE", onHandle(1<<30, 0, 4, 0, 4, 1), file, 0, nfstest.FBig},
+	{"CREATE", onName("n", 0, 0, 0, 0, 0, 0, 0), root, 0, 0}, {"CREATE", onName("f", 0, 0, 0, 0, 0, 0, 0), root, 0, 0},
+	{"CREATE", onName("f", 0, 0, 0, 0, 1, 0, 0, 0, 0), root, 0, 0},
+	{"CREATE", onName("f", 1, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist}, {"CREATE", onName("f", 2, 1, 2), root, 0, nfstest.Exist},
+	{"CREATE", onName("d", 0, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist}, {"CREATE", onName("n", 0, 0, 0, 0, 0, 0, 0), file, 0, nfstest.NotDir},
+	{"CREATE", onName("n", 0, 0, 0, 0, 0, 0, 0), gone, 0, nfstest.Stale}, {"CREATE", onName("..", 0, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist},
+	{"MKDIR", onName("n", 0, 0, 0, 0, 0, 0), root, 0, 0}, {"MKDIR", onName("f", 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist},
+	{"MKDIR", onName(".", 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist}, {"MKDIR", onName(long, 0, 0, 0, 0, 0, 0), root, 0, nfstest.NameTooLong},
+	{"SYMLINK", onName("n", 0, 0, 0, 0, 0, 0, 1, 1), root, 0, nfstest.Perm}, {"SYMLINK", onName("n", 0, 0, 0, 0, 0, 0, 1, 1), file, 0, nfstest.NotDir},
+	{"MKNOD", onName("n", 7, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Perm}, {"MKNOD", onName("n", 7, 0, 0, 0, 0, 0, 0), bad, 0, nfstest.BadHandle},
+	{"REMOVE", onName("f"), root, 0, 0}, {"REMOVE", onName("none"), root, 0, nfstest.NoEnt}, {"REMOVE", onName("d"), root, 0, nfstest.IsDir},
+	{"REMOVE", onName("."), root, 0, nfstest.IsDir}, {"REMOVE", onName("f"), file, 0, nfstest.NotDir}, {"REMOVE", onName(long), root, 0, nfstest.NameTooLong},
+	{"RMDIR", onName("d"), root, 0, 0}, {"RMDIR", onName("none"), root, 0, nfstest.NoEnt}, {"RMDIR", onName("f"), root, 0, nfstest.NotDir},
+	{"RMDIR", onName("e"), root, 0, nfstest.NotEmpty}, {"RMDIR", onName("."), root, 0, nfstest.Inval}, {"RMDIR", onName(".."), root, 0, nfstest.Exist},
+	{"RENAME", onTwo("f", "n"), root, dir, 0}, {"RENAME", onTwo("f", "f"), root, root, 0}, {"RENAME", onTwo("e", "d"), root, root, 0},
+	{"RENAME", onTwo("none", "n"), root, root, nfstest.NoEnt}, {"RENAME", onTwo("f", "d"), root, root, nfstest.IsDir},
+	{"RENAME", onTwo("d", "f"), root, root, nfstest.NotDir}, {"RENAME", onTwo("d", "e"), root, root, nfstest.NotEmpty},
+	{"RENAME", onTwo("d", "n"), root, dir, nfstest.Inval}, {"RENAME", onTwo(".", "n"), root, root, nfstest.Inval}, {"RENAME", onTwo("f", ".."), root, root, nfstest.Inval},
+	{"RENAME", onTwo("f", "n"), root, bad, nfstest.BadHandle}, {"RENAME", onTwo("f", "n"), gone, root, nfstest.Stale},
+	{"RENAME", onTwo("f", "n"), root, file, nfstest.NotDir}, {"RENAME", onTwo("f", long), root, root, nfstest.NameTooLong},
+	{"LINK", linkArgs, file, root, nfstest.Perm}, {"LINK", linkArgs, file, bad, nfstest.BadHandle}, {"LINK", linkArgs, bad, root, nfstest.BadHandle},
+	{"READDIR", onHandle(0, 0, 0, 0, 4096), root, 0, 0}, {"READDIR", onHandle(0, 0, 0, 0, 4096), file, 0, nfstest.NotDir},
+	{"READDIR", onHandle(0, 0, 0, 0, 9), root, 0, nfstest.TooSmall},
+	{"READDIRPLUS", onHandle(0, 0, 0, 0, 4096, 4096), root, 0, 0}, {"READDIRPLUS", onHandle(0, 0, 0, 0, 4096, 4096), gone, 0, nfstest.Stale},
+	{"READDIRPLUS", onHandle(0, 0, 0, 0, 9, 9), root, 0, nfstest.TooSmall},
+	{"FSSTAT", onHandle(), root, 0, 0}, {"FSSTAT", onHandle(), bad, 0, nfstest.BadHandle},
+	{"FSINFO", onHandle(), root, 0, 0}, {"FSINFO", onHandle(), gone, 0, nfstest.Stale},
+	{"PATHCONF", onHandle(), file, 0, 0}, {"PATHCONF", onHandle(), bad, 0, nfstest.BadHandle},
+	{"COMMIT", onHandle(0, 0, 0), file, 0, 0}, {"COMMIT", onHandle(0, 0, 0), dir, 0, nfstest.Inval},
+}
+
+// TestStatusOfEveryProcedure holds statuses and attributes against RFC 1813. The
+// attributes of each node that a call names are in its answer, of success and
+// failure: before and after, and they are those that GETATTR gives.
 func TestStatusOfEveryProcedure(t *testing.T) {
-	const (
-		root = iota // which handle the call gets
-		file
-		dir
-		bad
-		gone // of a removed directory
-	)
-	long := strings.Repeat("n", 256)
-	for _, tc := range []struct {
-		name    string
-		args    func(h, h2 nfstest.Handle) *nfstest.Encoder
-		on, on2 int
-		want    nfstest.Status
-	}{
-		{"GETATTR", onHandle(), file, 0, 0}, {"GETATTR", onHandle(), gone, 0, nfstest.Stale}, {"GETATTR", onHandle(), bad, 0, nfstest.BadHandle},
-		{"SETATTR", onHandle(1, 0o600, 0, 0, 0, 0, 0, 0), file, 0, 0},
-		{"SETATTR", onHandle(0, 0, 0, 0, 0, 0, 0), file, 0, 0},
-		{"SETATTR", onHandle(0, 0, 0, 1, 0, 0, 0, 0, 0), file, 0, 0},
-		{"SETATTR", onHandle(0, 0, 0, 1, 0, 4, 0, 0, 0), file, 0, 0},
-		{"SETATTR", onHandle(0, 0, 0, 1, 0, 9, 0, 0, 0), file, 0, 0},
-		{"SETATTR", onHandle(0, 0, 0, 1, 0, 3, 0, 0, 0), file, 0, nfstest.Acces},
-		{"SETATTR", onHandle(0, 0, 0, 1, 1<<30, 0, 0, 0, 0), file, 0, nfstest.FBig},
-		{"SETATTR", onHandle(0, 0, 0, 1, 0, 0, 0, 0, 0), dir, 0, nfstest.Inval},
-		{"SETATTR", onHandle(0, 0, 0, 0, 0, 0, 1, 1, 1), file, 0, nfstest.NotSync},
-		{"LOOKUP", onName("f"), root, 0, 0}, {"LOOKUP", onName("."), dir, 0, 0}, {"LOOKUP", onName(".."), dir, 0, 0},
-		{"LOOKUP", onName("none"), root, 0, nfstest.NoEnt}, {"LOOKUP", onName(long), root, 0, nfstest.NameTooLong},
-		{"LOOKUP", onName("f"), file, 0, nfstest.NotDir}, {"LOOKUP", onName("f"), gone, 0, nfstest.Stale},
-		{"ACCESS", onHandle(0x3f), file, 0, 0}, {"ACCESS", onHandle(0x3f), bad, 0, nfstest.BadHandle},
-		{"READLINK", onHandle(), file, 0, nfstest.Inval}, {"READLINK", onHandle(), dir, 0, nfstest.Inval},
-		{"READ", onHandle(0, 0, 100), file, 0, 0}, {"READ", onHandle(0, 100, 100), file, 0, 0}, {"READ", onHandle(0, 0, 100), dir, 0, nfstest.Inval},
-		{"WRITE", onHandle(0, 4, 4, 0, 4, 1), file, 0, 0}, {"WRITE", onHandle(0, 0, 0, 2, 0), file, 0, 0},
-		{"WRITE", onHandle(0, 4, 4, 0, 4, 1), dir, 0, nfstest.Inval}, {"WRITE", onHandle(1<<30, 0, 4, 0, 4, 1), file, 0, nfstest.FBig},
-		{"CREATE", onName("n", 0, 0, 0, 0, 0, 0, 0), root, 0, 0}, {"CREATE", onName("f", 0, 0, 0, 0, 0, 0, 0), root, 0, 0},
-		{"CREATE", onName("f", 0, 0, 0, 0, 1, 0, 0, 0, 0), root, 0, 0},
-		{"CREATE", onName("f", 1, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist}, {"CREATE", onName("f", 2, 1, 2), root, 0, nfstest.Exist},
-		{"CREATE", onName("d", 0, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist}, {"CREATE", onName("n", 0, 0, 0, 0, 0, 0, 0), file, 0, nfstest.NotDir},
-		{"CREATE", onName("n", 0, 0, 0, 0, 0, 0, 0), gone, 0, nfstest.Stale}, {"CREATE", onName("..", 0, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist},
-		{"MKDIR", onName("n", 0, 0, 0, 0, 0, 0), root, 0, 0}, {"MKDIR", onName("f", 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist},
-		{"MKDIR", onName(".", 0, 0, 0, 0, 0, 0), root, 0, nfstest.Exist}, {"MKDIR", onName(long, 0, 0, 0, 0, 0, 0), root, 0, nfstest.NameTooLong},
-		{"SYMLINK", onName("n", 0, 0, 0, 0, 0, 0, 1, 1), root, 0, nfstest.Perm}, {"SYMLINK", onName("n", 0, 0, 0, 0, 0, 0, 1, 1), file, 0, nfstest.NotDir},
-		{"MKNOD", onName("n", 7, 0, 0, 0, 0, 0, 0), root, 0, nfstest.Perm}, {"MKNOD", onName("n", 7, 0, 0, 0, 0, 0, 0), bad, 0, nfstest.BadHandle},
-		{"REMOVE", onName("f"), root, 0, 0}, {"REMOVE", onName("none"), root, 0, nfstest.NoEnt}, {"REMOVE", onName("d"), root, 0, nfstest.IsDir},
-		{"REMOVE", onName("."), root, 0, nfstest.IsDir}, {"REMOVE", onName("f"), file, 0, nfstest.NotDir}, {"REMOVE", onName(long), root, 0, nfstest.NameTooLong},
-		{"RMDIR", onName("d"), root, 0, 0}, {"RMDIR", onName("none"), root, 0, nfstest.NoEnt}, {"RMDIR", onName("f"), root, 0, nfstest.NotDir},
-		{"RMDIR", onName("e"), root, 0, nfstest.NotEmpty}, {"RMDIR", onName("."), root, 0, nfstest.Inval}, {"RMDIR", onName(".."), root, 0, nfstest.Exist},
-		{"RENAME", onTwo("f", "n"), root, dir, 0}, {"RENAME", onTwo("f", "f"), root, root, 0}, {"RENAME", onTwo("e", "d"), root, root, 0},
-		{"RENAME", onTwo("none", "n"), root, root, nfstest.NoEnt}, {"RENAME", onTwo("f", "d"), root, root, nfstest.IsDir},
-		{"RENAME", onTwo("d", "f"), root, root, nfstest.NotDir}, {"RENAME", onTwo("d", "e"), root, root, nfstest.NotEmpty},
-		{"RENAME", onTwo("d", "n"), root, dir, nfstest.Inval}, {"RENAME", onTwo(".", "n"), root, root, nfstest.Inval}, {"RENAME", onTwo("f", ".."), root, root, nfstest.Inval},
-		{"RENAME", onTwo("f", "n"), root, bad, nfstest.BadHandle}, {"RENAME", onTwo("f", "n"), gone, root, nfstest.Stale},
-		{"RENAME", onTwo("f", "n"), root, file, nfstest.NotDir}, {"RENAME", onTwo("f", long), root, root, nfstest.NameTooLong},
-		{"LINK", linkArgs, file, root, nfstest.Perm}, {"LINK", linkArgs, file, bad, nfstest.BadHandle}, {"LINK", linkArgs, bad, root, nfstest.BadHandle},
-		{"READDIR", onHandle(0, 0, 0, 0, 4096), root, 0, 0}, {"READDIR", onHandle(0, 0, 0, 0, 4096), file, 0, nfstest.NotDir},
-		{"READDIR", onHandle(0, 0, 0, 0, 9), root, 0, nfstest.TooSmall},
-		{"READDIRPLUS", onHandle(0, 0, 0, 0, 4096, 4096), root, 0, 0}, {"READDIRPLUS", onHandle(0, 0, 0, 0, 4096, 4096), gone, 0, nfstest.Stale},
-		{"READDIRPLUS", onHandle(0, 0, 0, 0, 9, 9), root, 0, nfstest.TooSmall},
-		{"FSSTAT", onHandle(), root, 0, 0}, {"FSSTAT", onHandle(), bad, 0, nfstest.BadHandle},
-		{"FSINFO", onHandle(), root, 0, 0}, {"FSINFO", onHandle(), gone, 0, nfstest.Stale},
-		{"PATHCONF", onHandle(), file, 0, 0}, {"PATHCONF", onHandle(), bad, 0, nfstest.BadHandle},
-		{"COMMIT", onHandle(0, 0, 0), file, 0, 0}, {"COMMIT", onHandle(0, 0, 0), dir, 0, nfstest.Inval},
-	} {
+	for _, tc := range statusCases {
 		t.Run(tc.name, func(t *testing.T) {
 			g := start(t, testConfig(newMemSink()))
 			w := newWorld(t, g)
@@ -300,113 +307,135 @@ func TestStatusOfEveryProcedure(t *testing.T) {
 	}
 }
 
-// TestNobodyReachesAnother: two sources on two addresses. With handles of the
-// other, stolen or forged, whole or in part, no procedure tells or changes
-// anything, before and after the sources are read anew.
-func TestNobodyReachesAnother(t *testing.T) {
-	sink := newMemSink()
-	cfg := testConfig(sink)
+// twoHomes are two sources on two addresses with a file "f" and a directory "d"
+// each: the first is the victim, the second attacks.
+type twoHomes struct {
+	t                *testing.T
+	sink             *memSink
+	victim, attacker *nfstest.Client
+	theirs, own      []nfstest.Handle // root, file, directory
+	ids              []uint64         // of theirs
+	before           string           // what look told at first
+	sources          []nfsgw.Source
+	g                *gateway
+}
+
+func newTwoHomes(t *testing.T) *twoHomes {
+	w := &twoHomes{t: t, sink: newMemSink()}
+	cfg := testConfig(w.sink)
 	cfg.Sources = []nfsgw.Source{
 		{Name: "a", Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, AllowRead: true},
 		{Name: "b", Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}, AllowRead: true},
 	}
-	g := start(t, cfg)
-	var clients [2]*nfstest.Client
-	var roots, files, dirs [2]nfstest.Handle
-	for i, ip := range []string{"127.0.0.2", "127.0.0.3"} {
-		c := g.from(ip)(nfstest.Options{})
-		h := must[nfstest.Handle](t)
-		clients[i], roots[i] = c, h(c.Mount("/"))
-		files[i] = h(c.Create(roots[i], "f"))
-		if _, err := c.Write(files[i], 0, []byte("one\n"), nfstest.FileSync); err != nil {
-			t.Fatal(err)
-		}
-		d, _, err := c.Mkdir(roots[i], "d")
-		if err != nil {
-			t.Fatal(err)
-		}
-		dirs[i] = d
+	w.sources, w.g = cfg.Sources, start(t, cfg)
+	w.victim, w.theirs = w.home("127.0.0.2")
+	w.attacker, w.own = w.home("127.0.0.3")
+	for _, h := range w.theirs {
+		w.ids = append(w.ids, must[nfstest.Attr](t)(w.victim.Getattr(h)).FileID)
 	}
-	a, b := clients[0], clients[1]
-	look := func() string {
-		t.Helper()
-		var out strings.Builder
-		for i, c := range clients {
-			entries, err := c.ReadDir(roots[i])
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range entries {
-				fmt.Fprintln(&out, e.Name, *e.Attr)
-			}
-		}
-		return out.String() + string(sink.content("f", 0))
+	w.before = w.look()
+	return w
+}
+
+func (w *twoHomes) home(ip string) (*nfstest.Client, []nfstest.Handle) {
+	w.t.Helper()
+	c := w.g.from(ip)(nfstest.Options{})
+	h := must[nfstest.Handle](w.t)
+	root := h(c.Mount("/"))
+	f := h(c.Create(root, "f"))
+	if _, err := c.Write(f, 0, []byte("one\n"), nfstest.FileSync); err != nil {
+		w.t.Fatal(err)
 	}
-	before := look()
-	try := func(what string, p *nfsProc, h, h2 nfstest.Handle, want ...nfstest.Status) {
-		t.Helper()
-		st, r := callProc(t, b, p, p.args(h, h2))
-		ok := false
-		for _, w := range want {
-			ok = ok || st == w
-		}
-		if !ok || r.names != nil || r.handle != nil {
-			t.Errorf("%s %s: status %d, expected %v; %q", p.name, what, st, want, r.names)
-		}
-		for _, attr := range r.post {
-			for i := range 3 { // none of the victim's
-				if attr != nil && attr.FileID == fileID(t, a, [][2]nfstest.Handle{roots, files, dirs}[i][0]) {
-					t.Errorf("%s %s: tells attributes", p.name, what)
-				}
-			}
-		}
+	d, _, err := c.Mkdir(root, "d")
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	attack := func(when string) {
-		for _, p := range everyProc {
-			for _, h := range []nfstest.Handle{roots[0], files[0], dirs[0]} {
-				try("stolen "+when, &p, h, h, nfstest.Acces)
-			}
-			for bit := range 8 * 32 {
-				h := bytes.Clone(roots[0])
-				h[bit/8] ^= 1 << (bit % 8)
-				try("forged "+when, &p, h, h, nfstest.Stale, nfstest.BadHandle)
-			}
-		}
-		for _, name := range []string{"RENAME", "LINK"} {
-			args := map[string]func(h, h2 nfstest.Handle) *nfstest.Encoder{"RENAME": onTwo("f", "stolen"), "LINK": linkArgs}[name]
-			try("from its own "+when, procByName(name, args), roots[1], roots[0], nfstest.Acces)
-			try("to its own "+when, procByName(name, args), roots[0], roots[1], nfstest.Acces)
-		}
-		for _, name := range []string{"..", "../a", "../a/f", "/a", "a/f", "\x00"} {
-			st, r := callProc(t, b, procByName("LOOKUP", nil), onName(name)(roots[1], nil))
-			if st == 0 && !bytes.Equal(r.handle, roots[1]) {
-				t.Errorf("LOOKUP %q %s leads out", name, when)
-			}
-		}
-		for _, path := range []string{"/a", "/a/d", "/a/", "//a", "/../a", "/./a/d", "/b/../a", "/d/../../a"} {
-			if h, err := b.Mount(path); err == nil && !bytes.Equal(h, roots[1]) && !bytes.Equal(h, dirs[1]) {
-				t.Errorf("MNT %s %s: accepted", path, when)
-			}
-		}
-		if list, err := b.Exports(); err != nil || strings.Contains(strings.Join(list, " "), "/a") {
-			t.Errorf("EXPORT %s: %q, %v", when, list, err)
-		}
-		if after := look(); after != before {
-			t.Errorf("%s something has changed:\n%s\nwas\n%s", when, after, before)
-		}
+	return c, []nfstest.Handle{root, f, d}
+}
+
+// look gives all names, attributes and bytes of the victim.
+func (w *twoHomes) look() string {
+	w.t.Helper()
+	var out strings.Builder
+	entries, err := w.victim.ReadDir(w.theirs[0])
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	attack("at first")
-	g.srv.SetSources(cfg.Sources)
-	attack("after the same sources were read again")
-	swapped := []nfsgw.Source{cfg.Sources[1], cfg.Sources[0]}
-	g.srv.SetSources(swapped)
-	attack("after the order of the sources has changed")
-	if st := g.srv.Stats(); st.Foreign == 0 || st.Forged == 0 || st.Denied == 0 {
-		t.Errorf("not counted: %+v", st)
+	for _, e := range entries {
+		fmt.Fprintln(&out, e.Name, *e.Attr)
+	}
+	b, _, err := w.victim.Read(w.theirs[1], 0, 100)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out.String() + string(b)
+}
+
+// try makes one call with handles of the victim: it must be refused and tell nothing.
+func (w *twoHomes) try(what string, p *nfsProc, h, h2 nfstest.Handle, want ...nfstest.Status) {
+	w.t.Helper()
+	st, r := callProc(w.t, w.attacker, p, p.args(h, h2))
+	if !slices.Contains(want, st) || r.names != nil || r.handle != nil {
+		w.t.Errorf("%s %s: status %d, expected %v; %q", p.name, what, st, want, r.names)
+	}
+	for _, attr := range r.post {
+		if attr != nil && slices.Contains(w.ids, attr.FileID) {
+			w.t.Errorf("%s %s: tells attributes", p.name, what)
+		}
 	}
 }
 
-func fileID(t *testing.T, c *nfstest.Client, h nfstest.Handle) uint64 {
-	t.Helper()
-	return must[nfstest.Attr](t)(c.Getattr(h)).FileID
+// attack tries everything.
+func (w *twoHomes) attack(when string) {
+	w.t.Helper()
+	for _, p := range everyProc {
+		for _, h := range w.theirs {
+			w.try("stolen "+when, &p, h, h, nfstest.Acces)
+		}
+		for bit := range 8 * 32 {
+			h := bytes.Clone(w.theirs[0])
+			h[bit/8] ^= 1 << (bit % 8)
+			w.try("forged "+when, &p, h, h, nfstest.Stale, nfstest.BadHandle)
+		}
+	}
+	for _, p := range []*nfsProc{procByName("RENAME", onTwo("f", "stolen")), procByName("LINK", linkArgs)} {
+		w.try("from its own "+when, p, w.own[0], w.theirs[0], nfstest.Acces)
+		w.try("to its own "+when, p, w.theirs[0], w.own[0], nfstest.Acces)
+	}
+	for _, name := range []string{"..", "../a", "../a/f", "/a", "a/f", "\x00"} {
+		st, r := callProc(w.t, w.attacker, procByName("LOOKUP", nil), onName(name)(w.own[0], nil))
+		if st == 0 && !bytes.Equal(r.handle, w.own[0]) {
+			w.t.Errorf("LOOKUP %q %s leads out", name, when)
+		}
+	}
+	for _, path := range []string{"/a", "/a/d", "/a/", "//a", "/../a", "/./a/d", "/b/../a", "/d/../../a"} {
+		if h, err := w.attacker.Mount(path); err == nil && !bytes.Equal(h, w.own[0]) && !bytes.Equal(h, w.own[2]) {
+			w.t.Errorf("MNT %s %s: accepted", path, when)
+		}
+	}
+	if list, err := w.attacker.Exports(); err != nil || strings.Contains(strings.Join(list, " "), "/a") {
+		w.t.Errorf("EXPORT %s: %q, %v", when, list, err)
+	}
+	if after := w.look(); after != w.before {
+		w.t.Errorf("%s something has changed:\n%s\nwas\n%s", when, after, w.before)
+	}
+}
+
+// TestNobodyReachesAnother: with handles of another source, stolen or forged in
+// any bit, no procedure tells or changes anything, before and after the sources
+// are read anew, and after the attacker's source has grown over the victim's address.
+func TestNobodyReachesAnother(t *testing.T) {
+	w := newTwoHomes(t)
+	w.attack("at first")
+	w.g.srv.SetSources(w.sources)
+	w.attack("after the same sources were read again")
+	w.g.srv.SetSources([]nfsgw.Source{w.sources[1], w.sources[0]})
+	w.attack("after the order of the sources has changed")
+	wide := w.sources[1]
+	wide.Clients = append(wide.Clients, netip.MustParsePrefix("127.0.0.0/24"))
+	w.g.srv.SetSources([]nfsgw.Source{w.sources[0], wide})
+	w.attack("after its own source has grown over the victim's address")
+	if st := w.g.srv.Stats(); st.Foreign == 0 || st.Forged == 0 || st.Denied == 0 {
+		t.Errorf("not counted: %+v", st)
+	}
 }

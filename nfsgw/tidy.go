@@ -52,14 +52,19 @@ func (s *Server) tidyLoop(ctx context.Context) {
 // A crash leaves some of it undone; the next time does it.
 func (s *Server) tidy(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // a change is made or not, as those of calls
+	files := map[*tree][]fileState{}
 	s.mu.RLock()
-	var trees []*tree
 	for _, t := range s.trees {
-		trees = append(trees, t)
+		files[t] = nil
+	}
+	for _, n := range s.nodes {
+		if n.kind == typeFile {
+			files[n.tree] = append(files[n.tree], fileState{node: n})
+		}
 	}
 	s.mu.RUnlock()
-	for _, t := range trees {
-		if err := s.tidyTree(ctx, t); err != nil {
+	for t, list := range files {
+		if err := s.tidyTree(ctx, t, list); err != nil {
 			return err
 		}
 	}
@@ -84,8 +89,8 @@ type fileState struct {
 	written, ctime int64
 }
 
-func (s *Server) tidyTree(ctx context.Context, t *tree) error {
-	due := s.judge(t)
+func (s *Server) tidyTree(ctx context.Context, t *tree, files []fileState) error {
+	due := s.judge(t, files)
 	for len(due) > 0 {
 		batch := due[:min(len(due), tidyBatch)]
 		due = due[len(batch):]
@@ -109,16 +114,8 @@ func (s *Server) tidyTree(ctx context.Context, t *tree) error {
 	}
 }
 
-// judge returns the files of a tree whose name has to go.
-func (s *Server) judge(t *tree) []fileState {
-	var all []fileState
-	s.mu.RLock()
-	for _, n := range s.nodes {
-		if n.tree == t && n.kind == typeFile {
-			all = append(all, fileState{node: n})
-		}
-	}
-	s.mu.RUnlock()
+// judge returns those of a tree's files whose name has to go.
+func (s *Server) judge(t *tree, all []fileState) []fileState {
 	t.mu.Lock()
 	for i := range all {
 		f := &all[i]

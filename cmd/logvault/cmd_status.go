@@ -15,14 +15,16 @@ func (a *app) statusCommand() *cli.Command {
 		Name:  "status",
 		Usage: "say how the gateway and its vault are",
 		Description: describe("Says what waits in the spool and how old it is, how long the ledger is, how much room is left, and what\n"+
-			"a person should look at.",
+			"a person should look at. Of each copy that a [[copy]] of the configuration declares: what it holds and since\n"+
+			"when, how it protects it, and whether what is due can be erased there; whether three copies on two media at two\n"+
+			"sites exist; and how much has one copy only. A copy that cannot be reached is said, and is no error.",
 			"logvault --config /var/lib/logvault/logvault.toml status", codeIntegrity, codeNoVault, codeLocked),
 		Action: a.status,
 	}
 }
 
 func (a *app) status(c *cli.Context) (err error) {
-	svc, _, err := a.connect(c)
+	svc, cfg, err := a.connect(c)
 	if err != nil {
 		return err
 	}
@@ -31,13 +33,20 @@ func (a *app) status(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	copies, err := gateway.SurveyCopies(c.Context, a.env(a.quietLogger(c)), cfg)
+	if err != nil {
+		return err
+	}
 	if flag(c, "json") {
 		return json.NewEncoder(a.out).Encode(struct {
 			Type string `json:"message_type"`
 			gateway.Status
-		}{"status", st})
+			Copies *gateway.CopiesStatus `json:"copies"`
+			Good   bool                  `json:"copies_3_2_1"`
+		}{"status", st, copies, copies.Good()})
 	}
 	a.printStatus(st)
+	a.printCopies(copies)
 	return nil
 }
 
@@ -101,12 +110,60 @@ func (a *app) printStatus(st gateway.Status) {
 	if st.NFS != nil && !st.NFS.FullSince.IsZero() {
 		row("WARNING", "no room to take in, since %s: NFS clients are told to wait, nothing is lost; %d calls so far", age(a.now().Sub(st.NFS.FullSince)), st.NFS.Full)
 	}
+	if st.Spool.Table > st.Spool.TableLimit/5*4 {
+		row("WARNING", "the spool's table of names is %s of %s: when it is full no new files are taken; remove old files on the proxies", bytesText(st.Spool.Table), bytesText(st.Spool.TableLimit))
+	}
 	if st.Spool.Damaged > 0 {
 		row("WARNING", "%d spool files are damaged and kept aside; %d streams may have lost bytes", st.Spool.Damaged, len(st.Spool.DamagedStreams))
 	}
 	if st.Trouble != "" {
 		row("WARNING", "%s ago: %s", age(a.now().Sub(st.TroubleAt)), st.Trouble)
 	}
+}
+
+// printCopies tells of each copy, and what has only one.
+func (a *app) printCopies(st *gateway.CopiesStatus) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(a.out, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	for _, k := range st.Copies {
+		site := k.Site
+		if site == "" {
+			site = "site not declared"
+		}
+		row("copy", "%s (%s, %s): %s; erasable: %s (%s)", k.Name, k.Media, site, a.copyText(k), k.Erasable, k.Why)
+		if k.Problem != "" {
+			row("", "  cannot tell all: %s", k.Problem)
+		}
+	}
+	if len(st.Copies) > 1 || st.Single > 0 {
+		verdict := "yes"
+		if !st.Good() {
+			verdict = "no"
+		}
+		row("3-2-1", "%s: %d copies of 3, %d media of 2, %d sites of 2", verdict, st.Whole, st.Media, st.Sites)
+	}
+	if st.Single > 0 {
+		row("one copy", "%s in %d entries are on the primary only, for %s", bytesText(st.SingleBytes), st.Single, age(a.now().Sub(st.SingleSince)))
+	}
+}
+
+// copyText says in words what a copy holds.
+func (a *app) copyText(k gateway.CopyStatus) string {
+	if k.Size == 0 {
+		return "nothing that counts"
+	}
+	text := fmt.Sprintf("%d entries", k.Size)
+	if !k.At.IsZero() {
+		text += fmt.Sprintf(", held %s ago", age(a.now().Sub(k.At)))
+	}
+	if k.Cosigned > 0 {
+		text += fmt.Sprintf(", cosigned to %d %s ago", k.Cosigned, age(a.now().Sub(k.CosignedAt)))
+	}
+	if k.Level != "" {
+		text += ", immutability: " + string(k.Level)
+	}
+	return text
 }
 
 // age is a duration for people.
