@@ -16,33 +16,62 @@
 //   - A WRITE answered FILE_SYNC, and every WRITE before an answered COMMIT,
 //     is durable. The write verifier is drawn at each start, so that a client
 //     sends again what a crash may have lost.
-//   - A changed name or attribute is durable before the reply.
+//   - A changed name or attribute is durable before the reply, and with it, in
+//     one record of the Sink, the end of a generation that goes with it and what
+//     was answered. A CREATE, MKDIR, REMOVE, RMDIR, RENAME or SETATTR that is sent
+//     again, with the same xid and arguments from the same address, is answered
+//     as the first time and not done again, also by the next process.
 //   - Nothing the client does removes stored bytes. Truncation to zero ends
 //     the stream's generation and starts the next one; any other truncation is
 //     refused. A removed file keeps its id for thirty days, so that late
 //     writes through a held handle are archived too.
+//   - A renamed directory takes the names in the archive of all files below it
+//     along. Of a file that gets a silly name (.nfs…, what the client calls a file
+//     that is removed while it is open) the archive keeps the old one.
 //   - A passing state (no room, overload) is answered JUKEBOX after a delay,
 //     which makes the client wait and try again. It is never NOSPC, IO or
-//     STALE: on those the Linux client drops its dirty pages for good.
+//     STALE: on those the Linux client drops its dirty pages for good. The log
+//     tells when it begins, every ten minutes while it lasts, and when it is over.
 //   - When the Sink fails for good, nothing is answered any more and Serve
 //     returns: a new process has a new verifier, and the client sends again.
+//
+// # What goes by itself
+//
+// Every ten minutes, as of Config.Now:
+//
+//   - A silly name goes after 24 hours without a write or another change: its
+//     client has died. That is a removal like the client's own.
+//   - A name goes when the last byte that the file received has expired
+//     (Config.RetainUntil), from the Sink's records too. The id stays for thirty
+//     days or as long as late writes come. Directories stay: they hold no bytes,
+//     and a client may have mounted one.
+//   - Removed files are forgotten after thirty days without a write, and the
+//     oldest earlier if a source has more than its share of 2^15. Their handles
+//     are STALE from then on.
+//   - Answers are forgotten after ten minutes, which begin anew at a start.
 //
 // # Who may do what
 //
 // A source is a set of client addresses and has a tree of its own. Export
 // "/NAME" is the root of source NAME; "/" is the root of the source to which
-// the client's address belongs by the longest matching prefix. Each call is
+// the client's address belongs by the longest matching prefix; a path below
+// either may be mounted too. Each call is
 // checked: its handle must carry our MAC and be of a source that lists the
-// peer. A peer that no source lists is told so when it mounts, and dropped.
+// peer. A handle of another source is refused with ACCES, also where RFC 1813
+// does not list it, and tells nothing. A peer that no source lists is told so
+// when it mounts, and dropped.
 // AUTH_SYS is believed for ownership only; it is no protection between users
 // of one client.
 //
 // # Limits
 //
-// One record is at most 1 MiB + 8 KiB; a WRITE carries at most 1 MiB. Names
-// have at most 255 bytes, paths below a root 4096. A file ends before 2^53. At
-// most 2^20 files are known at one time, removed ones included. There are no links, devices or locks: clients mount
-// with vers=3,proto=tcp,port=P,mountport=P,nolock,hard.
+// One record is at most 1 MiB + 8 KiB and must arrive within two minutes; a
+// WRITE carries at most 1 MiB. Names have at most 255 bytes, paths below a root
+// 4096. A file ends before 2^53. A source has at most 2^14 names: the next one is
+// refused with NOSPC, which is no passing state. One client address has at most 64
+// connections, 512 calls running, and three eighths of Config.InFlight, so that it
+// cannot take what the others need. There are no links, devices or locks: clients
+// mount with vers=3,proto=tcp,port=P,mountport=P,nolock,hard.
 package nfsgw
 
 import (
