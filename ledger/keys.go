@@ -19,14 +19,14 @@ import (
 // Trust is what a reader knows about a ledger from outside: the content of a
 // trust file. Nothing read from a vault can take its place.
 type Trust struct {
-	Log       string     `toml:"log"`        // verifier key that must sign the checkpoint
-	Recovery  string     `toml:"recovery"`   // verifier key that may name the next Log when that is lost
-	Origin    string     `toml:"origin"`     // first line of the checkpoints
-	Copies    []TrustKey `toml:"copies"`     // cosignature/v1 keys of the copies
-	Witnesses []TrustKey `toml:"witnesses"`  // cosignature/v1 keys of witnesses
-	Quorum    int        `toml:"quorum"`     // how many keys of copies and witnesses must have cosigned
-	KnownSize int64      `toml:"known_size"` // a size that the ledger had already
-	KnownRoot string     `toml:"known_root"` // its root in hex, "" = not known
+	Log       string     `toml:"log"`                 // verifier key that must sign the checkpoint
+	Recovery  string     `toml:"recovery"`            // verifier key that may name the next Log when that is lost
+	Origin    string     `toml:"origin"`              // first line of the checkpoints
+	Copies    []TrustKey `toml:"copies,omitempty"`    // cosignature/v1 keys of the copies
+	Witnesses []TrustKey `toml:"witnesses,omitempty"` // cosignature/v1 keys of witnesses
+	Quorum    int        `toml:"quorum"`              // how many keys of copies and witnesses must have cosigned
+	KnownSize int64      `toml:"known_size"`          // a size that the ledger had already
+	KnownRoot string     `toml:"known_root"`          // its root in hex, "" = not known
 	TSA       *TrustTSA  `toml:"tsa,omitempty"`
 
 	rotations []Rotation // followed to reach Log; see Following

@@ -123,7 +123,8 @@ func (a *app) initCopy(c *cli.Context, from vault.Store, state copyState, n *new
 	if err := vfs.CreateFile(a.fs, state.trust(), text, 0o644); err != nil {
 		return err
 	}
-	a.talk(c, "copy %s created; its keys for everybody's trust.toml:\n  copies:    %s\n  witnesses: %s", k.name, k.logV, k.cosignV)
+	a.talk(c, "copy %s created; append this to everybody's trust.toml, that of the gateway's state too:\n\n[[copies]]\nname = '%s'\nkey = '%s'\n\n[[witnesses]]\nname = '%s'\nkey = '%s'\n",
+		k.name, k.name, k.logV, k.origin, k.cosignV)
 	return nil
 }
 
