@@ -12,7 +12,7 @@ import (
 	"logvault/vault"
 )
 
-const bufferSize = 1 << 20
+const bufferSize = 256 << 10
 
 // parallel calls what produce hands to do, Jobs at a time, each with a buffer of
 // its own. The first failure ends it; what was done stays.
