@@ -8,8 +8,8 @@ import (
 	"logvault/ledger"
 )
 
-// Witness is a third party that is asked to cosign the ledger's heads, at most
-// once an hour while it grows. It learns the ledger's origin, size and root.
+// Witness is a third party that is asked to cosign the ledger's heads, when
+// serve starts and then at most once an hour while it grows. It learns the ledger's origin, size and root.
 type Witness struct {
 	// Name is that of the witness in STATE/trust.toml, where its key is. Required.
 	Name string `toml:"name"`

@@ -56,6 +56,9 @@ func (s *Site) step(ctx context.Context, e *errand) {
 
 // outsideLoop runs the errands, one after the other, in their own goroutine.
 func (s *Site) outsideLoop(ctx context.Context) error {
+	if !s.awaitPrimary(ctx) {
+		return nil
+	}
 	beat := time.NewTicker(s.beats.outside)
 	defer beat.Stop()
 	for {
@@ -160,35 +163,41 @@ type witnessing struct {
 	name  string
 	keyID string
 	w     *witness.Witness
-	last  int64 // the size that it cosigned last, -1 = not looked up yet
+	last  int64 // the size that it cosigned last, -1 = not asked since the start
 }
 
-// run asks for a cosignature of the present head if that has grown.
+// run asks for a cosignature of the present head if that has grown, and once
+// after a start: a vault and a state that were put back to an earlier day
+// together show nothing of it, but the witness knows.
 //
 // The head is kept before the cosignature over it. A crash before either leaves
 // the witness ahead of what we know of it: it says so when it is asked again,
 // and cosigns the same head once more.
 func (w *witnessing) run(ctx context.Context) (next time.Time, err error) {
-	if w.last < 0 {
-		if w.last, _, err = w.s.cosigned(ctx, w.keyID); err != nil {
+	tree, last := w.s.Tree(), w.last
+	if last == tree.Size() {
+		return next, nil
+	}
+	if last < 0 {
+		if last, _, err = w.s.cosigned(ctx, w.keyID); err != nil {
 			return next, err
 		}
 	}
-	tree := w.s.Tree()
-	if tree.Size() == w.last {
-		return next, nil
-	}
-	c, err := w.w.Cosign(ctx, tree, w.last)
+	c, err := w.w.Cosign(ctx, tree, last)
 	if err != nil {
 		return next, err
 	}
-	err = w.s.putBeside(ctx, beside{vault.KeptCheckpointName(vault.LedgerPrefix, tree.Size()), tree.Checkpoint().Raw},
-		beside{vault.CosignatureName(vault.LedgerPrefix, tree.Size(), c.KeyID), c.Line})
-	if err != nil {
-		return next, err
+	if last < tree.Size() { // else the cosignature is there, with its own time
+		err = w.s.putBeside(ctx, beside{vault.KeptCheckpointName(vault.LedgerPrefix, tree.Size()), tree.Checkpoint().Raw},
+			beside{vault.CosignatureName(vault.LedgerPrefix, tree.Size(), c.KeyID), c.Line})
+		if err != nil {
+			return next, err
+		}
 	}
-	w.last = tree.Size()
 	w.s.compareClock("the witness "+w.name, c.Time)
+	if w.last = tree.Size(); last == tree.Size() {
+		return next, nil // what grows from now on is asked for at once
+	}
 	return w.s.now().Add(witnessEvery), nil
 }
 
