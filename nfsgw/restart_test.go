@@ -262,3 +262,106 @@ func sealRound(t *testing.T, spool *ingest.Spool, all bool, take func(vault.Piec
 	}
 	return len(due)
 }
+
+// TestNamesThroughFaults: a client makes, renames and removes files and
+// directories through kills and power cuts, and knows what each call must be
+// answered. No answer is another's, none is lost, none is given twice.
+func TestNamesThroughFaults(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	m := newMachine(t)
+	c := m.g.dial(nfstest.Options{Reconnect: true, Backoff: time.Millisecond, Patience: time.Millisecond})
+	root, err := c.Mount("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	calls := make(chan struct{})
+	go func() {
+		defer close(calls)
+		done <- manyNames(c, root, rand.New(rand.NewPCG(seed, 1)), calls)
+	}()
+	for range calls {
+		if rng.IntN(25) > 0 {
+			continue
+		}
+		go func() { // the client must not wait for us while we wait for its server
+			for range rng.IntN(5) {
+				<-calls
+			}
+		}()
+		if rng.IntN(2) == 0 {
+			m.kill(rng)
+		} else {
+			m.powerCut(rng)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+}
+
+// manyNames changes names at random and compares each answer with what it must be.
+func manyNames(c *nfstest.Client, root nfstest.Handle, rng *rand.Rand, calls chan<- struct{}) error {
+	have := map[string]bool{} // true: a directory
+	for i := range 400 {
+		calls <- struct{}{}
+		name, to := fmt.Sprint("n", rng.IntN(6)), fmt.Sprint("n", rng.IntN(6))
+		dir, exists := have[name]
+		toDir, toExists := have[to]
+		var err error
+		var want nfstest.Status
+		op := rng.IntN(5)
+		switch op {
+		case 0:
+			_, err = c.CreateAs(root, name, true, nfstest.SetAttr{})
+			if want = nfstest.Exist; !exists {
+				want, have[name] = 0, false
+			}
+		case 1:
+			_, _, err = c.Mkdir(root, name)
+			if want = nfstest.Exist; !exists {
+				want, have[name] = 0, true
+			}
+		case 2:
+			_, err = c.Remove(root, name)
+			want = removed(have, name, exists, dir, nfstest.IsDir)
+		case 3:
+			_, err = c.Rmdir(root, name)
+			want = removed(have, name, exists, !dir, nfstest.NotDir)
+		case 4:
+			_, _, err = c.Rename(root, name, root, to)
+			switch {
+			case !exists:
+				want = nfstest.NoEnt
+			case name == to:
+			case toExists && dir && !toDir:
+				want = nfstest.NotDir
+			case toExists && !dir && toDir:
+				want = nfstest.IsDir
+			default:
+				delete(have, name)
+				have[to] = dir
+			}
+		}
+		if want == 0 && err != nil || want != 0 && !errors.Is(err, want) {
+			return fmt.Errorf("call %d, %d on %s (there %t, directory %t) to %s: %w, expected status %d", i, op, name, exists, dir, to, err, want)
+		}
+	}
+	list, err := c.ReadDir(root)
+	if len(list) != len(have)+2 {
+		err = errors.Join(err, fmt.Errorf("%d entries, expected %d", len(list)-2, len(have)))
+	}
+	return err
+}
+
+func removed(have map[string]bool, name string, exists, wrongKind bool, ifWrong nfstest.Status) nfstest.Status {
+	switch {
+	case !exists:
+		return nfstest.NoEnt
+	case wrongKind:
+		return ifWrong
+	}
+	delete(have, name)
+	return 0
+}
