@@ -172,7 +172,7 @@ func (a *app) inspectBundle(c *cli.Context) error {
 	if !c.IsSet("trust") {
 		return usagef("inspect: --bundle needs --trust with the ledger's verifier key")
 	}
-	trust, err := a.loadTrust(c.String("trust"))
+	trust, err := a.loadTrust(c.StringSlice("trust")[0])
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -18,8 +19,10 @@ func (a *app) lsCommand() *cli.Command {
 		Name:  "ls",
 		Usage: "list the segments of a vault",
 		Description: describe("Lists what the ledger names: receiving time, source, stream, lines, raw and stored bytes, the date until\n"+
-			"which it is kept, and how many of the vaults given hold it. Needs no key.",
-			"logvault ls --source squid1 --since 2026-11-01 --until 2026-11-02", codePartial, codeIntegrity, codeNoVault),
+			"which it is kept, and how many of the vaults given hold it. Vaults of several gateways are listed one after\n"+
+			"the other; each has its own --trust. Needs no key.",
+			"logvault ls --source squid1 --since 2026-11-01 --until 2026-11-02\n"+
+				"logvault ls --vault s3://s3.lan/logs/gw1 --vault s3://s3.lan/logs/gw2 --trust gw1.toml --trust gw2.toml", codePartial, codeIntegrity, codeNoVault),
 		Flags: append(append(readFlags(), windowFlags()...),
 			&cli.StringFlag{Name: "source", Aliases: []string{"s"}, Usage: "only the proxy `NAME`"}),
 		Action: a.ls,
@@ -29,6 +32,7 @@ func (a *app) lsCommand() *cli.Command {
 // listed is one line of ls.
 type listed struct {
 	Type        string       `json:"message_type"`
+	Origin      string       `json:"origin"`
 	Entry       int64        `json:"entry"`
 	Object      string       `json:"object"`
 	Received    time.Time    `json:"received"`
@@ -53,18 +57,64 @@ func (a *app) ls(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	trees := make([]*ledger.Tree, len(rs))
-	longest := 0
-	for i := range rs {
-		if trees[i], err = rs[i].tree(c); err != nil {
-			return err
-		}
-		if trees[i].Size() > trees[longest].Size() {
-			longest = i
-		}
+	groups, err := byLedger(c, rs)
+	if err != nil {
+		return err
 	}
 	p := a.newLister(c)
-	err = trees[longest].Entries(c.Context, 0, trees[longest].Size(), func(i int64, data []byte) error {
+	unpinned := false
+	for _, g := range groups {
+		if len(groups) > 1 {
+			p.begin(g.origin)
+		}
+		if err := a.lsOne(c, p, g, since, until); err != nil {
+			return err
+		}
+		unpinned = unpinned || g.unpinned
+	}
+	if err := p.flush(); err != nil {
+		return err
+	}
+	if unpinned {
+		return errUnpinned
+	}
+	return nil
+}
+
+// copies are the vaults given that hold one ledger.
+type copies struct {
+	origin   string
+	longest  *ledger.Tree
+	unpinned bool // the longest is
+	stores   []vault.Store
+}
+
+// byLedger groups vaults by the ledger they are copies of, in the order given.
+func byLedger(c *cli.Context, rs []reading) ([]*copies, error) {
+	var groups []*copies
+	for i := range rs {
+		t, err := rs[i].tree(c)
+		if err != nil {
+			return nil, err
+		}
+		origin := t.Checkpoint().Origin
+		at := slices.IndexFunc(groups, func(g *copies) bool { return g.origin == origin })
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, &copies{origin: origin, longest: t, unpinned: rs[i].unpinned})
+		}
+		g := groups[at]
+		if t.Size() > g.longest.Size() {
+			g.longest, g.unpinned = t, rs[i].unpinned
+		}
+		g.stores = append(g.stores, rs[i].store)
+	}
+	return groups, nil
+}
+
+// lsOne lists the segments of one ledger.
+func (a *app) lsOne(c *cli.Context, p *lister, g *copies, since, until time.Time) error {
+	return g.longest.Entries(c.Context, 0, g.longest.Size(), func(i int64, data []byte) error {
 		e, err := entry.Decode(data)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
@@ -74,24 +124,14 @@ func (a *app) ls(c *cli.Context) error {
 			!since.IsZero() && s.LastReceived.Before(since) || !until.IsZero() && !s.FirstReceived.Before(until) {
 			return nil
 		}
-		l := listed{"segment", i, vault.SegmentName(s.Day, s.Object, s.Codec), s.FirstReceived, s.Source, s.Stream.String(), s.Gen, s.Offset, s.Lines, s.Raw, s.Size, s.Class, s.RetainUntil, 0}
-		for k := range rs {
-			if _, err := rs[k].store.Stat(c.Context, l.Object); err == nil {
+		l := listed{"segment", g.origin, i, vault.SegmentName(s.Day, s.Object, s.Codec), s.FirstReceived, s.Source, s.Stream.String(), s.Gen, s.Offset, s.Lines, s.Raw, s.Size, s.Class, s.RetainUntil, 0}
+		for _, store := range g.stores {
+			if _, err := store.Stat(c.Context, l.Object); err == nil {
 				l.Copies++
 			}
 		}
 		return p.print(l)
 	})
-	if err != nil {
-		return err
-	}
-	if err := p.flush(); err != nil {
-		return err
-	}
-	if rs[longest].unpinned {
-		return errUnpinned
-	}
-	return nil
 }
 
 // lister prints a table or JSON lines, with totals at the end of a table.
@@ -99,6 +139,7 @@ type lister struct {
 	json   *json.Encoder
 	table  *tabwriter.Writer
 	quiet  bool
+	headed bool
 	n      int
 	lines  int64
 	raw    int64
@@ -115,12 +156,28 @@ func (a *app) newLister(c *cli.Context) *lister {
 	return p
 }
 
+// begin heads the rows of one of several ledgers.
+func (p *lister) begin(origin string) {
+	if p.table != nil && !p.quiet {
+		p.head()
+		fmt.Fprintf(p.table, "ledger %s:\n", origin) // errors show at flush
+	}
+}
+
+// head is printed once, before the first row.
+func (p *lister) head() {
+	if !p.headed {
+		fmt.Fprintln(p.table, "RECEIVED (UTC)\tSOURCE\tSTREAM\tLINES\tRAW\tSTORED\tKEPT UNTIL (UTC)\tCOPIES\tSEGMENT") // errors show at flush
+		p.headed = true
+	}
+}
+
 func (p *lister) print(l listed) error {
 	if p.json != nil {
 		return p.json.Encode(l)
 	}
-	if p.n == 0 && !p.quiet {
-		fmt.Fprintln(p.table, "RECEIVED (UTC)\tSOURCE\tSTREAM\tLINES\tRAW\tSTORED\tKEPT UNTIL (UTC)\tCOPIES\tSEGMENT") // errors show at flush
+	if !p.quiet {
+		p.head()
 	}
 	p.n, p.lines, p.raw, p.stored = p.n+1, p.lines+l.Lines, p.raw+l.Raw, p.stored+l.Stored
 	_, err := fmt.Fprintf(p.table, "%s\t%s\t%s.%d\t%d\t%s\t%s\t%s\t%d\t%s\n", l.Received.UTC().Format("2006-01-02 15:04:05"), l.Source, l.Stream[:8], l.Generation,

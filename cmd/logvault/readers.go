@@ -18,7 +18,7 @@ import (
 func readFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "vault", Usage: "read the vault at `PATH|URL` (default: the configuration's); repeat it for several"},
-		&cli.StringFlag{Name: "trust", Usage: "pinned `FILE|VKEY`: trust.toml or the ledger's verifier key (default: the state's trust.toml)"},
+		&cli.StringSliceFlag{Name: "trust", Usage: "pinned `FILE|VKEY`: trust.toml or the ledger's verifier key (default: the state's trust.toml); repeat it for vaults of several gateways"},
 	}
 }
 
@@ -51,30 +51,35 @@ func (a *app) readings(c *cli.Context) ([]reading, error) {
 	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, err
 	}
-	var pinned *ledger.Trust
-	switch {
-	case c.IsSet("trust"):
-		pinned, err = a.loadTrust(c.String("trust"))
-	case cfg != nil && (named || !c.IsSet("vault")):
-		pinned, err = config.LoadTrust(a.fs, gateway.TrustFile(cfg))
-	default:
-		err = nil
+	var pinned []*ledger.Trust
+	for _, arg := range c.StringSlice("trust") {
+		t, err := a.loadTrust(arg)
+		if err != nil {
+			return nil, err
+		}
+		pinned = append(pinned, t)
 	}
-	if err != nil {
-		return nil, err
+	if len(pinned) == 0 && cfg != nil && (named || !c.IsSet("vault")) {
+		t, err := config.LoadTrust(a.fs, gateway.TrustFile(cfg))
+		if err != nil {
+			return nil, err
+		}
+		pinned = append(pinned, t)
 	}
 	return a.openReadings(c, paths, pinned)
 }
 
-func (a *app) openReadings(c *cli.Context, paths []string, pinned *ledger.Trust) ([]reading, error) {
+func (a *app) openReadings(c *cli.Context, paths []string, pinned []*ledger.Trust) ([]reading, error) {
 	var all []reading
 	for _, path := range paths {
 		store, err := a.stores().Open(c.Context, path)
 		if err != nil {
 			return nil, err
 		}
-		r := reading{name: path, store: store, trust: pinned}
-		if pinned == nil {
+		r := reading{name: path, store: store}
+		if len(pinned) > 0 {
+			r.trust = trustFor(c, store, pinned)
+		} else {
 			r.unpinned = true
 			if r.trust, err = ledger.UnpinnedTrust(c.Context, store, vault.LedgerPrefix); err != nil {
 				return nil, fmt.Errorf("reading the ledger of %s: %w", path, err)
@@ -83,6 +88,20 @@ func (a *app) openReadings(c *cli.Context, paths []string, pinned *ledger.Trust)
 		all = append(all, r)
 	}
 	return all, nil
+}
+
+// trustFor chooses among what is pinned by the origin that the vault's marker
+// claims. The claim is not believed: what is chosen then has to fit its ledger.
+func trustFor(c *cli.Context, r vault.Reader, pinned []*ledger.Trust) *ledger.Trust {
+	if len(pinned) > 1 {
+		m, _, err := vault.ReadMarker(c.Context, r)
+		for _, t := range pinned {
+			if err == nil && t.Origin == m.Origin {
+				return t
+			}
+		}
+	}
+	return pinned[0]
 }
 
 func (a *app) loadTrust(arg string) (*ledger.Trust, error) {
