@@ -21,7 +21,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	a := &app{
-		in: &interruptible{ctx: ctx, in: os.Stdin}, out: os.Stdout, err: os.Stderr,
+		in: standardInput(ctx), out: os.Stdout, err: os.Stderr,
 		fs: vfs.OS, random: rand.Reader, now: time.Now, boot: vfs.Boottime, getenv: os.Getenv,
 	}
 	code := a.run(ctx, os.Args)

@@ -46,7 +46,16 @@ func ioctl(f *os.File, request uintptr, t *syscall.Termios) error {
 	return err
 }
 
-// interruptible is standard input whose reads end with a context. The reading
+// standardInput is what a command reads its text from. Reads from a file end by
+// themselves; all others end with ctx.
+func standardInput(ctx context.Context) io.Reader {
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
+		return os.Stdin
+	}
+	return &interruptible{ctx: ctx, in: os.Stdin}
+}
+
+// interruptible is an input whose reads end with a context. The reading
 // goroutine may stay behind then: the process is about to end.
 type interruptible struct {
 	ctx context.Context
