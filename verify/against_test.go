@@ -38,8 +38,8 @@ func TestAgainst(t *testing.T) {
 
 	list, sum := run(short.files, short.files.Clone())
 	clean(t, list)
-	if sum.Identical != 6 {
-		t.Errorf("%d identical, expected 6", sum.Identical)
+	if sum.Compared.Identical != 8 {
+		t.Errorf("%d identical, expected 8", sum.Compared.Identical)
 	}
 
 	list, _ = run(short.files, longer) // a replica that has not been told yet
@@ -64,8 +64,8 @@ func TestAgainst(t *testing.T) {
 
 	list, sum = run(longer, short.files) // the other one is behind: its head is ours
 	expect(t, list, "against-missing", verify.Warning, "segments/")
-	if hasLevel(list, verify.Error) || sum.Identical != 6 {
-		t.Errorf("%d identical, expected 6, and no error:%s", sum.Identical, lines(list))
+	if hasLevel(list, verify.Error) || sum.Compared.Identical != 8 {
+		t.Errorf("%d identical, expected 8, and no error:%s", sum.Compared.Identical, lines(list))
 	}
 
 	bad := short.files.Clone()

@@ -109,6 +109,8 @@ const (
 	codeNotChecked        = "not-checked"
 	codeAgainstMissing    = "against-missing"
 	codeAgainstDiffers    = "against-differing"
+	codeAgainstUnknown    = "against-unknown"
+	codeResidual          = "residual"
 )
 
 // Codes lists every finding code with its level, what it means and what to do.
@@ -151,6 +153,8 @@ var Codes = []Code{
 	{codeNotChecked, Error, "A part of the audit could not be done because of another finding.", "Deal with the other findings and verify again."},
 	{codeAgainstMissing, Warning, "The copy compared with does not hold an object that this one holds.", "Run replicate there."},
 	{codeAgainstDiffers, Error, "The copy compared with holds other bytes under a name that this one holds intact.", "Replace the object there."},
+	{codeAgainstUnknown, Warning, "The copy compared with holds an object that no entry of this ledger names, though its ledger is not the longer one.", "Verify that copy by itself: an interrupted pass leaves such objects, and so does somebody who writes there."},
+	{codeResidual, Error, "Bytes that must be destroyed are kept elsewhere: in a snapshot, an old version, a backup. A warning for the wrap of a period key whose day has not come: it will outlive it.", "Remove the snapshot or version; keep keys/ where no snapshots are made."},
 }
 
 var levels = func() map[string]Level {

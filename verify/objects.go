@@ -107,10 +107,8 @@ func (w *worker) segment(ctx context.Context, j job) {
 	ix := w.check(ctx, w.a.o.Vault, index, j.index, e.Index, e.IndexSize, skip)
 	w.dates(j, object, text)
 	w.dates(j, index, ix)
-	if w.a.o.Against != nil && ctx.Err() == nil {
-		w.against(ctx, object, j, e.Object, e.Size, text)
-		w.against(ctx, index, j, e.Index, e.IndexSize, ix)
-	}
+	w.against(ctx, object, j.index, j.due, e.Object, e.Size, text)
+	w.against(ctx, index, j.index, j.due, e.Index, e.IndexSize, ix)
 	if w.a.o.Depth == Content && !skip && text == intact && ix == intact {
 		w.content(ctx, j, object, index)
 	}
@@ -235,6 +233,7 @@ func (a *audit) progress(n int64) {
 // to the key is live each wrap must be there, whoever it is for; when all are
 // overdue none may be.
 func (w *worker) wraps(ctx context.Context) {
+	compare := w.a.hasKeys(ctx) && !w.a.o.WithoutKeys
 	for _, i := range slices.Sorted(maps.Keys(w.a.hist.keys)) {
 		if ctx.Err() != nil {
 			return
@@ -247,7 +246,11 @@ func (w *worker) wraps(ctx context.Context) {
 		var gone []string
 		for _, wrap := range k.wraps {
 			name := vault.WrapName(k.day, k.class, k.public, wrap.hash)
-			switch o := w.check(ctx, w.a.o.Keys, name, i, wrap.hash, -1, false); {
+			o := w.check(ctx, w.a.o.Keys, name, i, wrap.hash, -1, false)
+			if compare {
+				w.against(ctx, name, i, !live, wrap.hash, -1, o)
+			}
+			switch {
 			case o == absent:
 				gone = append(gone, name)
 				continue
@@ -315,11 +318,11 @@ func (w *worker) registers(ctx context.Context) {
 			return
 		}
 		r := w.a.hist.registers[name]
-		if w.check(ctx, w.a.o.Vault, name, r.entry, r.object, -1, false) != absent {
-			continue
-		}
 		class, ok := w.a.hist.window.Class(r.class)
-		if !ok || w.a.o.Now.Before(class.RetainUntil(r.time)) {
+		due := ok && !w.a.o.Now.Before(class.RetainUntil(r.time))
+		o := w.check(ctx, w.a.o.Vault, name, r.entry, r.object, -1, false)
+		w.against(ctx, name, r.entry, due, r.object, -1, o)
+		if o == absent && !due {
 			w.a.find(codeMissingTooEarly, name, r.entry, "the record of this request is absent")
 		}
 	}

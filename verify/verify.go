@@ -140,6 +140,8 @@ type Options struct {
 	Opener pgp.Opener
 	// Against, if set, is another copy to compare with.
 	Against vault.Reader
+	// Residual are places to look for what must be destroyed.
+	Residual []Place
 	// Known, if set, is a point that the history must contain.
 	Known *Known
 	// Now is the time at which dates are judged. It is required.
@@ -176,8 +178,10 @@ type Summary struct {
 	// Bytes what was read and found intact.
 	Entries, Segments, Lines int64
 	Objects, Bytes           int64
-	// Identical counts the objects that Against holds with the same bytes.
-	Identical int64
+	// Compared counts the objects in the comparison with Against.
+	Compared Comparison
+	// Scanned counts the files of Residual.
+	Scanned int64
 	// Notes, Warnings and Errors count the findings.
 	Notes, Warnings, Errors int64
 }
@@ -253,7 +257,11 @@ func (a *audit) run(ctx context.Context) {
 		a.objects(ctx)
 		if whole {
 			a.account(ctx)
+			a.compareNames(ctx)
 		}
+	}
+	if len(a.o.Residual) > 0 && ctx.Err() == nil {
+		a.residuals(ctx)
 	}
 	if !whole {
 		a.incomplete("", "entries could not be read to the end: objects without an entry were not looked for")

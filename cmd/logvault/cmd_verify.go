@@ -26,7 +26,8 @@ func (a *app) verifyCommand() *cli.Command {
 			"logvault verify --vault /mnt/nas2/vault --trust trust.toml --known 4711", codePartial, codeIntegrity, codeNoVault, codeKey),
 		Flags: append(append(readFlags(), keyFlags()...),
 			&cli.StringFlag{Name: "depth", Value: "objects", Usage: "`DEPTH`: chain, objects or content"},
-			&cli.StringFlag{Name: "against", Usage: "compare with the copy at `PATH`"},
+			&cli.StringFlag{Name: "against", Usage: "compare with the copy at `PATH|URL`, in both directions"},
+			&cli.StringSliceFlag{Name: "residual", Usage: "look in `DIR|URL` (.zfs/snapshot, .snapshots, a bucket with versions, any directory) for what must be destroyed, and for keys; repeat it"},
 			&cli.StringFlag{Name: "known", Usage: "the history must contain `SIZE[:ROOT]`, or the checkpoint kept in FILE"},
 			&cli.StringFlag{Name: "since", Usage: "do not re-read segments recorded before this `TIME`"},
 			&cli.StringFlag{Name: "tz", Usage: "zone `ZONE` of a time that has none (default: local)"},
@@ -82,7 +83,8 @@ func (a *app) verifyOptions(c *cli.Context) (o verify.Options, err error) {
 			return o, err
 		}
 	}
-	return o, nil
+	o.Residual, err = a.residualPlaces(c)
+	return o, err
 }
 
 // known reads --known, which is SIZE[:ROOT] or a file with a kept checkpoint.
@@ -186,7 +188,8 @@ func (a *app) printAudit(c *cli.Context, name string, s verify.Summary, passed b
 			"message_type": "verified", "vault": name, "passed": passed, "depth": s.Depth.String(), "complete": s.Complete,
 			"ledger_size": s.Checkpoint.Size, "ledger_root": s.Checkpoint.Root.String(), "witnessed": s.Witnessed, "stamped": s.Stamped,
 			"entries": s.Entries, "segments": s.Segments, "lines": s.Lines, "objects": s.Objects, "bytes": s.Bytes,
-			"identical": s.Identical, "notes": s.Notes, "warnings": s.Warnings, "errors": s.Errors,
+			"identical": s.Compared.Identical, "missing_there": s.Compared.MissingThere, "missing_here": s.Compared.MissingHere,
+			"differing": s.Compared.Differing, "unknown": s.Compared.Unknown, "scanned": s.Scanned, "notes": s.Notes, "warnings": s.Warnings, "errors": s.Errors,
 		})
 	}
 	verdict := "PASSED"
@@ -195,6 +198,12 @@ func (a *app) printAudit(c *cli.Context, name string, s verify.Summary, passed b
 	}
 	_, err := fmt.Fprintf(a.out, "%s %s at depth %s: %d entries, %d segments with %d lines, %d objects (%s) re-read, %d errors, %d warnings\n",
 		verdict, name, s.Depth, s.Entries, s.Segments, s.Lines, s.Objects, bytesText(s.Bytes), s.Errors, s.Warnings)
+	if c.IsSet("against") {
+		fmt.Fprintf(a.out, "compared: %s\n", s.Compared)
+	}
+	if c.IsSet("residual") {
+		fmt.Fprintf(a.out, "residual: %d files looked at\n", s.Scanned)
+	}
 	if s.Checkpoint.Size > 0 {
 		fmt.Fprintf(a.out, "ledger %d:%s (note it for the next --known)\n", s.Checkpoint.Size, s.Checkpoint.Root)
 		if s.Witnessed < s.Checkpoint.Size {
