@@ -25,7 +25,8 @@ func (a *app) demoCommand() *cli.Command {
 		Name:  "demo",
 		Usage: "show the whole story on this machine, with nothing configured",
 		Description: describe("Makes auditors' keys, a vault and a gateway on loopback, writes sample logs through NFS, seals them, audits them,\n"+
-			"replicates them, gets the lines back from both copies with stock gpg and zcat, and answers one lawful request.\n"+
+			"replicates them, gets the lines back from both copies with stock gpg and zcat, answers one lawful request, and\n"+
+			"rebuilds gateway and vault from the copy after both are lost.\n"+
 			"Each step is a command of this program or of the system, printed as it is run. Needs gpg and zcat.",
 			"logvault demo --dir /tmp/logvault-demo --keep", codeIntegrity),
 		Flags: []cli.Flag{
@@ -93,6 +94,7 @@ func (a *app) demo(c *cli.Context) (err error) {
 		{"The second NAS pulls a copy and vouches for it.", d.replicate},
 		{"The lines come back from both copies with stock gpg and zcat alone.", d.stock},
 		{"A lawful request is answered with exactly what it asks for.", d.extract},
+		{"The gateway and the first NAS burn down. The second NAS and the recovery key bring both back.", d.restore},
 	}
 	for i, s := range steps {
 		d.say("\n%d. %s", i+1, s.title)
@@ -175,7 +177,12 @@ func (d *demo) init(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The demo may run without root: its NFS client then has no port below 1024.
+	return d.insecure()
+}
+
+// insecure lets clients of any port in: the demo may run without root, and its
+// NFS client then has no port below 1024.
+func (d *demo) insecure() error {
 	file := d.path("state", "logvault.toml")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -283,6 +290,60 @@ func (d *demo) extract(ctx context.Context) error {
 		return err
 	}
 	return d.run(ctx, "check-bundle", "--bundle", "bundle", "--trust", "state/ledger.vkey")
+}
+
+// restore loses the gateway with its state and the first NAS, and rebuilds both.
+// The new gateway takes in a log, and the second NAS accepts its key by its hash.
+func (d *demo) restore(ctx context.Context) error {
+	if err := d.run(ctx, "replicate", "--from", "nas1", "--to", "nas2"); err != nil {
+		return err
+	}
+	d.stop()
+	d.say("   $ rm -r nas1 state")
+	for _, gone := range []string{"nas1", "state"} {
+		if err := os.RemoveAll(d.path(gone)); err != nil {
+			return err
+		}
+	}
+	if err := d.run(ctx, "restore", "--from", "nas2", "--trust", "nas2.state/trust.toml", "--to", "nas1", "--state", "state", "--recovery-key", "recovery.key",
+		"--auditor", "alice/auditor.pub.asc", "--auditor", "bob/auditor.pub.asc", "--source", "proxy1=127.0.0.1,::1", "--listen", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	if err := d.insecure(); err != nil {
+		return err
+	}
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	text := []byte(d.began.UTC().Format(time.RFC3339) + " the proxy goes on after the fire\n")
+	if err := writeNFS(d.nfs, "/proxy1", "after/access.log", text); err != nil {
+		return fmt.Errorf("writing through the new gateway: %w", err)
+	}
+	d.say("     proxy1 mounted the export anew and wrote after/access.log: 1 line")
+	if err := d.run(ctx, d.config(), "seal"); err != nil {
+		return err
+	}
+	if err := d.run(ctx, "verify", "--vault", "nas1", "--trust", "state/trust.toml", "--depth", "content", "--key", "bob/auditor.sec.asc"); err != nil {
+		return err
+	}
+	hash, err := d.rotation(ctx)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx, "replicate", "--from", "nas1", "--to", "nas2", "--accept-rotation", hash)
+}
+
+// rotation asks verify for the hash by which a person accepts the new key.
+func (d *demo) rotation(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, d.self, "verify", "--json", "--depth", "chain", "--vault", d.path("nas1"), "--trust", d.path("nas2.state", "trust.toml")).Output()
+	if err != nil {
+		return "", fmt.Errorf("logvault verify: %w", err)
+	}
+	_, rest, ok := strings.Cut(string(out), "accepted with the hash ")
+	if hash, _, _ := strings.Cut(rest, ";"); ok && len(hash) == 64 {
+		return hash, nil
+	}
+	return "", errors.New("verify did not tell of the rotation")
 }
 
 const demoRequest = `authority   = "Tribunal judiciaire de Demoville"
