@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -309,6 +310,26 @@ func TestModes(t *testing.T) {
 		a := attr{kind: tc.kind, mode: tc.mode, uid: 10, gid: 20}
 		if got := w.s.allowed(&call{cred: tc.cred}, w.root, &a); got != tc.want {
 			t.Errorf("%s: %#x, expected %#x", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestRecordsArePinned: what is in the spools of today must be read for ever.
+func TestRecordsArePinned(t *testing.T) {
+	m := meta{
+		kind: typeFile, removed: true, exclusive: true, root: 1 << 40, parent: 1<<40 + 1, mode: 0o640, uid: 13, gid: 14,
+		size: 15, gen: 16, atime: 17, mtime: 18, ctime: 19, stream: vault.StreamID{0xaa}, verifier: [8]byte{0xbb}, written: 20, name: "a.log",
+	}
+	e := replyEntry{slot: 0x2a, at: time.Unix(0, 21), key: replyKey{peer: netip.MustParseAddr("192.0.2.7"), xid: 22, proc: procCreate, argsSum: 23, argLen: 24}}
+	for name, got := range map[string]vault.KV{
+		"nfs/node/0000000000000abc 01010300" + "0000010000000000" + "0000010000000001" + "000001a00000000d0000000e" +
+			"000000000000000f0000000000000010" + "000000000000001100000000000000120000000000000013" +
+			"aa000000000000000000000000000000" + "bb00000000000000" + "0000000000000014" + "612e6c6f67": {Key: metaKey(0xabc), Value: m.encode()},
+		"nfs/reply/002a 01000000" + "0000001600000008" + "0000001700000018" + "00000000000000000000ffffc0000207" +
+			"0000000000000abc" + "0000000000000015": e.record(0xabc),
+	} {
+		if s := fmt.Sprintf("%s %x", got.Key, got.Value); s != name {
+			t.Errorf("\n got %s\nwant %s", s, name)
 		}
 	}
 }
