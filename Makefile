@@ -51,7 +51,7 @@ FUZZTIME = 30s
 fuzz:
 	scripts/fuzz $(FUZZTIME)
 
-# Ratios against the named peers, interleaved, medians.
+# Ratios against the named peers, interleaved, medians. Parts: scripts/bench -only seal
 bench:
 	@scripts/setup bench
 	scripts/bench
