@@ -18,14 +18,14 @@ import (
 // is NAME+HASH+KEY as golang.org/x/mod/sumdb/note defines it.
 func LoadTrust(fsys vfs.FS, arg string) (*ledger.Trust, error) {
 	if isVKey(arg) {
-		return bareTrust(arg), nil
+		return bareTrust("verifier key", arg)
 	}
 	data, err := vfs.ReadFile(fsys, arg, fileLimit)
 	if err != nil {
 		return nil, fmt.Errorf("reading the pinned trust: %w", err)
 	}
 	if line := strings.TrimSpace(string(data)); isVKey(line) {
-		return bareTrust(line), nil
+		return bareTrust(arg, line)
 	}
 	t := new(ledger.Trust)
 	if err := DecodeStrict(arg, data, t); err != nil {
@@ -46,10 +46,14 @@ func LoadTrust(fsys vfs.FS, arg string) (*ledger.Trust, error) {
 }
 
 // bareTrust pins a verifier key alone. A ledger's key bears the name of its
-// origin.
-func bareTrust(vkey string) *ledger.Trust {
+// origin. from is where it was given.
+func bareTrust(from, vkey string) (*ledger.Trust, error) {
 	origin, _, _ := strings.Cut(vkey, "+")
-	return &ledger.Trust{Origin: origin, Log: vkey}
+	t := &ledger.Trust{Origin: origin, Log: vkey}
+	if err := t.Valid(); err != nil {
+		return nil, &Error{from, 0, err.Error()}
+	}
+	return t, nil
 }
 
 // isVKey tells a verifier key from a path: one line of three parts, the second

@@ -131,3 +131,35 @@ func TestOutside(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLoadTrust: whatever is taken for a trust file can be written and read
+// again, and pins a ledger key.
+func FuzzLoadTrust(f *testing.F) {
+	_, log, err := ledger.GenerateKey(rand.NewChaCha8([32]byte{1}), "logs.example.org/vault")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(log)
+	f.Add(fmt.Sprintf("log = %q\nquorum = 0\n", log))
+	f.Add("log = \"\"\n[tsa]\nroots = \"\"\"\n-----BEGIN CERTIFICATE-----\n\"\"\"\n[[witnesses]]\nname = \"x\"\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		m := vfs.NewMem()
+		if err := vfs.CreateFile(m, "/t", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadTrust(m, "/t")
+		if err != nil {
+			return
+		}
+		again, err := EncodeTrust(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := vfs.WriteFile(m, "/t", again, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadTrust(m, "/t"); err != nil {
+			t.Errorf("%v in\n%s", err, again)
+		}
+	})
+}
