@@ -101,7 +101,8 @@ func (p *pass) reached(level vault.Level, until time.Time) {
 
 // undated protects what has no date of its own and has come since the last lock:
 // full tiles and bundles of the ledger, which the kept head covers, and of the
-// copy log, kept heads, cosignatures and tokens.
+// copy log, kept heads, cosignatures and tokens. This copy's cosignature of the
+// head is always newer than the held entry that it follows.
 func (p *pass) undated(ctx context.Context) error {
 	until := ledgerDate(p.last)
 	moved := p.prior == vault.LevelLock && until.After(ledgerDate(p.wasLast))
