@@ -94,8 +94,11 @@ func (c *conn) give(n int) {
 func (c *conn) serve() {
 	err := c.readCalls()
 	if errors.Is(err, errRecord) { // counted before the peer can see the end
-		c.server.stats.malformed.Add(1)
-		c.server.cfg.Log.Warn("nfs connection closed", "error", err)
+		s := c.server
+		s.stats.malformed.Add(1)
+		if s.recordLog.allow(s.cfg.Now()) {
+			s.cfg.Log.Warn("nfs connection closed", "error", err, "malformed", s.stats.malformed.Load())
+		}
 	}
 	c.calls.Wait()
 	c.flush()

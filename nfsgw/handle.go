@@ -88,6 +88,9 @@ func (s *Server) resolve(c *call, b []byte) (*node, status) {
 		}
 	}
 	s.stats.foreign.Add(1)
+	if s.foreignLog.allow(s.cfg.Now()) {
+		s.cfg.Log.Warn("nfs handle used from an address that is not of its source", "source", n.tree.name, "foreign", s.stats.foreign.Load())
+	}
 	return nil, statusAcces
 }
 

@@ -150,19 +150,21 @@ type Config struct {
 
 // Server is an NFS server. Its methods are safe for concurrent use.
 type Server struct {
-	cfg       Config
-	handles   handleMaker
-	verifier  [8]byte // new for each process
-	budget    *budget // bytes of calls in flight
-	replies   *replyCache
-	buffers   bufferPool
-	stats     counters
-	lastTime  atomic.Int64  // newest change time given out, ns
-	fullDelay time.Duration // how long a call waits before JUKEBOX
-	timeouts  timeouts
-	refuseLog quietLog
-	namesLog  quietLog
-	alarm     alarm // the Sink has no room
+	cfg        Config
+	handles    handleMaker
+	verifier   [8]byte // new for each process
+	budget     *budget // bytes of calls in flight
+	replies    *replyCache
+	buffers    bufferPool
+	stats      counters
+	lastTime   atomic.Int64  // newest change time given out, ns
+	fullDelay  time.Duration // how long a call waits before JUKEBOX
+	timeouts   timeouts
+	refuseLog  quietLog
+	namesLog   quietLog
+	recordLog  quietLog
+	foreignLog quietLog
+	alarm      alarm // the Sink has no room
 
 	sources atomic.Pointer[[]Source] // never changed in place
 
