@@ -10,12 +10,18 @@
 //  3. lists both sides and refuses the pass if the source lacks or has altered
 //     what it must still have; so far nothing has been written;
 //  4. copies the missing objects in parallel, each hashed on its way and read
-//     back and hashed again from the destination before it counts;
+//     back and hashed again from the destination before it counts, and makes
+//     each immutable as far as the store can, until its date;
 //  5. copies the ledger: bundles and tiles as recomputed, never as read, and
 //     the checkpoint last;
 //  6. copies kept heads, cosignatures and timestamps that verify;
-//  7. appends held to the copy log, then stores its cosignature of the head: "I
-//     hold every object of this head that is not yet due".
+//  7. keeps the head, protects what has no date of its own, appends lock and held
+//     to the copy log, then stores its cosignature of the head: "I hold every
+//     object of this head that is not yet due";
+//  8. removes what a bucket keeps of the names that change.
+//
+// Steps 1 to 3 write nothing. While a machine or a line is away they, and each
+// object of step 4, are tried again, with waits that double up to an hour.
 //
 // # What a crash leaves
 //
@@ -23,7 +29,18 @@
 // the destination's own checkpoint: before step 5 objects that its checkpoint
 // does not name yet (verify says in-transit), within step 5 tiles beyond it,
 // after step 5 a copy that is whole but not vouched for. The next pass finds
-// what is there by listing, and copies no finished object again.
+// what is there by listing, and copies no finished object again. What is newer
+// than the last held entry, by its entry or by when it was written, may not have
+// been read back or protected: the next pass does both, but for what Options.ReadBack
+// remembers.
+//
+// # Levels
+//
+// A pass reports the weakest level over all that must be protected, as it was
+// checked: none, mode, flag or objectlock. Modes and locks are checked when they
+// are set and again when the store can do more, or a date has moved; flags, which
+// root can take away, on every pass. Protect does the same without copying, for a
+// copy that is pushed to by a machine that has no such right.
 //
 // # What never happens
 //
