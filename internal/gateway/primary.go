@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -38,7 +39,7 @@ var errSilent = fmt.Errorf("the vault does not answer: %w", syscall.ETIMEDOUT)
 // away tells whether an error of opening the vault is a passing state: it is not
 // there, or the way to it is cut, or it is full or read-only for now.
 func away(err error) bool {
-	for _, passing := range []error{vault.ErrNoVault, os.ErrDeadlineExceeded, syscall.EIO, syscall.ESTALE, syscall.ENOTCONN, syscall.ETIMEDOUT,
+	for _, passing := range []error{vault.ErrNoVault, vault.ErrUnreachable, os.ErrDeadlineExceeded, syscall.EIO, syscall.ESTALE, syscall.ENOTCONN, syscall.ETIMEDOUT,
 		syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.ENETUNREACH, syscall.ECONNREFUSED, syscall.ECONNRESET,
 		syscall.EPIPE, syscall.ENODEV, syscall.ENXIO, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT} {
 		if errors.Is(err, passing) {
@@ -64,11 +65,16 @@ func (s *Site) available() error {
 
 // openPrimary opens the vault and what writes to it. After an error it may be
 // called again.
-func (s *Site) openPrimary(ctx context.Context) error {
+func (s *Site) openPrimary(ctx context.Context) (err error) {
 	store, err := s.env.Stores.Open(ctx, s.Config().Vault)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			hangUp(store) // the next attempt makes a connection of its own
+		}
+	}()
 	if err := s.checkMarker(ctx, store); err != nil {
 		return err
 	}
@@ -255,5 +261,12 @@ func (s *Site) watchSealing() {
 		s.trouble(answering, errSilent)
 	} else if d == 0 {
 		s.better(answering)
+	}
+}
+
+// hangUp ends the connection of a store that has one.
+func hangUp(store vault.Store) {
+	if c, ok := store.(io.Closer); ok {
+		c.Close() // nothing is under way
 	}
 }

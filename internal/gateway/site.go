@@ -266,6 +266,9 @@ func (s *Site) Close() error {
 	if s.spool != nil {
 		err = s.spool.Close()
 	}
+	if s.store != nil && !s.left {
+		hangUp(s.store)
+	}
 	if s.lock != nil && !s.left {
 		err = errors.Join(err, s.lock.Close())
 	}
@@ -278,7 +281,22 @@ func (s *Site) Append(ctx context.Context, entries ...[]byte) (int64, error) {
 	if _, late := errors.AsType[*ledger.CopyError](err); late {
 		s.behind.Store(true)
 	}
+	if err == nil {
+		s.tidy(ctx)
+	}
 	return index, err
+}
+
+// tidy removes the former checkpoints that a bucket with versions keeps. What
+// stays does no harm and is removed the next time.
+func (s *Site) tidy(ctx context.Context) {
+	v, ok := s.store.(vault.Versioned)
+	if !ok {
+		return
+	}
+	if err := v.RemoveVersions(ctx, vault.CheckpointName(vault.LedgerPrefix)); err != nil {
+		s.env.Log.Warn("old versions of the checkpoint stay in the bucket", "err", err)
+	}
 }
 
 // commit appends one entry. That the vault's copy of the ledger is behind is
