@@ -44,7 +44,7 @@ func (s *Spool) Due(ctx context.Context, o vault.DueOptions) ([]vault.Piece, err
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	s.tight = s.crowded()
+	s.tight, s.full = s.crowded(), !s.roomForFile(forIntake)
 	var out []vault.Piece
 	var plans []plan
 	for _, st := range s.table.order {
@@ -137,15 +137,14 @@ func (s *Spool) plan(st *stream, g *gen, o vault.DueOptions) plan {
 	age := s.age(g, tick, o.Now, now)
 	p.dayOver = st.Recorded.IsZero() && !o.SameDay(st.Source, s.clock.time(g.data[i-1].tick()), o.Now)
 	committed := g.unstable.first(g.sealed, end)
-	full := !s.roomForFile(forIntake)
-	if o.All || over || p.dayOver || now-g.touched >= silence || full && now-g.touched >= fullQuiet {
+	if o.All || over || p.dayOver || now-g.touched >= silence || s.full && now-g.touched >= fullQuiet {
 		committed = end
 	} else if n := len(p.days); n > 0 {
 		committed = max(committed, p.days[n-1])
 	}
 	p.toTheEnd = committed == end && (over || aged)
 	size := committed - g.sealed
-	p.due = o.All || over || aged || full || age >= maxAge || (age >= smallAge || s.tight) && size >= smallSize
+	p.due = o.All || over || aged || s.full || age >= maxAge || (age >= smallAge || s.tight) && size >= smallSize
 	if p.due || p.dayOver || len(p.days) > 0 || size >= min(o.CutBytes, longLine) {
 		p.end = committed
 	}

@@ -107,6 +107,7 @@ type Spool struct {
 	fullUntil      time.Duration
 	cleaning       bool
 	tight          bool  // the spool was crowded when the sealer last called
+	full           bool  // and had no room for one more file of intake
 	tableBytes     int64 // of a snapshot of the table, at most
 	tableFull      bool
 	conflicts      int64
