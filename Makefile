@@ -40,11 +40,11 @@ crash:
 	KILLS=$(KILLS) CUTS=$(CUTS) SEED=$(SEED) scripts/crash
 
 # Real counterparts: the Linux NFS client in a guest, Tessera's fsck, a C2SP
-# witness. LOGVAULT_SAMPLE names a large log to send through; E2E=all runs every scenario of the guest.
+# witness, OpenSSH's sshd, MinIO, versitygw. LOGVAULT_SAMPLE names a large log to send through; E2E=all runs every scenario of the guest.
 E2E =
 e2e:
 	@scripts/setup e2e
-	E2E=$(E2E) $(GO) test -tags e2e -count=1 -timeout 60m ./ledger/... ./cmd/logvault ./fixtures/nfs-guest
+	E2E=$(E2E) $(GO) test -tags e2e -count=1 -timeout 60m ./ledger/... ./vault/... ./cmd/logvault ./fixtures/nfs-guest
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME = 30s

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -90,23 +91,25 @@ func versionsOf(t *testing.T, c *minio.Client, cfg s3.Config, name string) (ids 
 	return ids
 }
 
-// pushPolicy is what docs/SECOND-NAS.md gives the account that pushes: all of S3
-// on the bucket, but new objects only under names that a vault has. MinIO takes
-// an object in the place of a directory and then lists nothing below it.
-const pushPolicy = `{"Version": "2012-10-17", "Statement": [
- {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::BUCKET", "arn:aws:s3:::BUCKET/*"]},
- {"Effect": "Deny", "Action": ["s3:PutObject"], "NotResource": [
-  "arn:aws:s3:::BUCKET/PREFIX/VAULT", "arn:aws:s3:::BUCKET/PREFIX/.canary-*",
-  "arn:aws:s3:::BUCKET/PREFIX/segments/*.pgp", "arn:aws:s3:::BUCKET/PREFIX/keys/*.pgp", "arn:aws:s3:::BUCKET/PREFIX/register/*.pgp",
-  "arn:aws:s3:::BUCKET/PREFIX/*/checkpoint", "arn:aws:s3:::BUCKET/PREFIX/*/checkpoints/*", "arn:aws:s3:::BUCKET/PREFIX/*/cosignatures/*/*",
-  "arn:aws:s3:::BUCKET/PREFIX/*/timestamps/*.tsr", "arn:aws:s3:::BUCKET/PREFIX/*/tile/*/???", "arn:aws:s3:::BUCKET/PREFIX/*/tile/*/???.p/*"]}]}`
+// pushPolicy is what docs/STORES.md gives the account that pushes: all of S3 on
+// the bucket, but new objects only under names that a vault has.
+func pushPolicy(t *testing.T, cfg s3.Config) string {
+	t.Helper()
+	doc, err := os.ReadFile("../../docs/STORES.md")
+	must(t, err)
+	_, rest, _ := strings.Cut(string(doc), "```json\n")
+	policy, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/STORES.md holds no policy")
+	}
+	return strings.NewReplacer("BUCKET", cfg.Bucket, "PREFIX", cfg.Prefix).Replace(policy)
+}
 
 // pushing logs the environment in with the policy of a pushing account and
 // returns a client of that account.
 func pushing(t *testing.T, s *testserver.S3, cfg s3.Config) *minio.Client {
 	t.Helper()
-	policy := strings.NewReplacer("BUCKET", cfg.Bucket, "PREFIX", cfg.Prefix).Replace(pushPolicy)
-	keys, err := credentials.NewSTSAssumeRole("http://"+s.Endpoint, credentials.STSAssumeRoleOptions{AccessKey: s.AccessKey, SecretKey: s.SecretKey, Policy: policy})
+	keys, err := credentials.NewSTSAssumeRole("http://"+s.Endpoint, credentials.STSAssumeRoleOptions{AccessKey: s.AccessKey, SecretKey: s.SecretKey, Policy: pushPolicy(t, cfg)})
 	must(t, err)
 	v, err := keys.GetWithContext(&credentials.CredContext{})
 	must(t, err)
@@ -320,7 +323,7 @@ func TestObjectInThePlaceOfADirectory(t *testing.T) {
 	up, err := c.PutObject(ctx, cfg.Bucket, "vault/ledger/checkpoints", strings.NewReader("x"), 1, minio.PutObjectOptions{})
 	must(t, err)
 	if _, err := store.Stat(ctx, name); !errors.Is(err, vault.ErrNotExist) {
-		t.Errorf("stat of what is hidden: %v; if MinIO lists it now, the policy in docs/SECOND-NAS.md can be simpler", err)
+		t.Errorf("stat of what is hidden: %v; if MinIO lists it now, the policy in docs/STORES.md can be simpler", err)
 	}
 	must(t, c.RemoveObject(ctx, cfg.Bucket, "vault/ledger/checkpoints", minio.RemoveObjectOptions{VersionID: up.VersionID}))
 	wantContent(t, "after its removal", store, name, "head")
