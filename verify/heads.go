@@ -254,7 +254,6 @@ func (a *audit) heads(ctx context.Context) {
 			a.incomplete(vault.LedgerPrefix+dir, "listing: "+err.Error())
 		}
 	}
-	a.tokens()
 	if a.o.Against != nil {
 		a.cosignedThere(ctx, witnessed)
 	}

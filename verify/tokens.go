@@ -119,10 +119,17 @@ func (a *audit) stampedHead(ctx context.Context, o vault.Object, head []byte, at
 }
 
 // tokens reports the time-stamps that are missing, and that some were not judged.
+// A replica gets tokens after the checkpoint, and says in its copy log when it
+// has them.
 func (a *audit) tokens() {
 	for size, t := range a.hist.tokens {
-		if !t.seen {
-			a.find(codeMissing, vault.TimestampName(vault.LedgerPrefix, size), t.entry, "the token of a time-stamp")
+		name := vault.TimestampName(vault.LedgerPrefix, size)
+		switch {
+		case t.seen:
+		case a.replica && t.entry >= a.held:
+			a.find(codeInTransit, name, t.entry, "the token of a time-stamp, not copied yet")
+		default:
+			a.find(codeMissing, name, t.entry, "the token of a time-stamp")
 		}
 	}
 	if n := len(a.hist.tokens); n > 0 && a.o.Trust.TSA == nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"maps"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,7 +99,9 @@ func TestTimestamps(t *testing.T) {
 			o.Trust.TSA = &ledger.TrustTSA{Roots: s.authority.Roots, Policy: "1.2.3"}
 		}},
 		{"roots that are none", "not-checked", verify.Error, func(_ testvault.Files, o *verify.Options) { o.Trust.TSA = &ledger.TrustTSA{Roots: "x"} }},
-		{"token gone", "missing", verify.Error, func(f testvault.Files, _ *verify.Options) { delete(f, s.name()) }},
+		{"token gone", "missing", verify.Error, func(f testvault.Files, _ *verify.Options) {
+			maps.DeleteFunc(f, func(name string, _ []byte) bool { return name == s.name() || strings.HasPrefix(name, "copy/") })
+		}},
 		{"token altered", "damaged", verify.Error, func(f testvault.Files, _ *verify.Options) { f[s.name()][99] ^= 1 }},
 		{"head gone", "bad-timestamp", verify.Error, func(f testvault.Files, _ *verify.Options) {
 			delete(f, vault.KeptCheckpointName(vault.LedgerPrefix, s.head.Size))
@@ -132,6 +136,47 @@ func TestTimestampInTransit(t *testing.T) {
 	if len(list) != 1 {
 		t.Errorf("found:%s", lines(list))
 	}
+}
+
+// TestTimestampNotCopiedYet: a pass was killed between the checkpoint and what is
+// kept beside the tiles. What the copy log vouches for must be there.
+func TestTimestampNotCopiedYet(t *testing.T) {
+	s := newStamped(t)
+	o := s.options()
+	files := s.files.Clone()
+	o.Vault = files
+	delete(files, s.name())
+	list, _ := audit(t, o)
+	expect(t, list, "in-transit", verify.Warning, s.name())
+
+	must(s.held())
+	s.reload()
+	o = s.options()
+	files = s.files.Clone()
+	o.Vault = files
+	delete(files, s.name())
+	list, _ = audit(t, o)
+	expect(t, list, "missing", verify.Error, s.name())
+}
+
+// held has the copy log say that it holds the present head.
+func (s *stamped) held() error {
+	origin := testvault.Origin + "/copy/nas2"
+	skey, _, err := ledger.GenerateKey(testvault.Random(50), origin) // as addCopy did
+	if err != nil {
+		return err
+	}
+	log, err := ledger.Open(context.Background(), ledger.Config{Prefix: vault.CopyLogPrefix("nas2"), Origin: origin, SignerKey: skey, Record: s.world.Vault, Now: s.world.Now})
+	if err != nil {
+		return err
+	}
+	head := s.world.Log.Checkpoint()
+	data, err := entry.Encode(&entry.Held{Header: s.world.Header(), Size: head.Size, Root: head.Root, Objects: 1, Bytes: 1})
+	if err != nil {
+		return err
+	}
+	_, err = log.Append(context.Background(), data)
+	return err
 }
 
 // TestTimestampEntries: entries that say of a token what it does not say.

@@ -249,6 +249,7 @@ func (a *audit) run(ctx context.Context) {
 	a.marker(ctx)
 	a.heads(ctx)
 	a.copyLogs(ctx)
+	a.tokens()
 	a.cosignaturesAsStated(ctx)
 	if a.o.Against != nil {
 		a.compareHeads(ctx)
