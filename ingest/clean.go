@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // The functions in this file are called with Spool.mu held and may release it.
@@ -36,8 +37,13 @@ func (s *Spool) tidy() error {
 }
 
 // forgetOld drops generations that ended, were sealed and released 24 hours ago,
-// and the streams that are over and have no other.
+// and the streams that are over and have no other. It looks at all of them, so
+// once a minute is enough.
 func (s *Spool) forgetOld() error {
+	now := s.cfg.Boot()
+	if now-s.forgotAt < time.Minute {
+		return nil
+	}
 	before := s.cfg.Now().Add(-keepFor)
 	for _, st := range s.table.order {
 		for _, g := range slices.Clone(st.gens) {
@@ -57,6 +63,7 @@ func (s *Spool) forgetOld() error {
 		}
 	}
 	s.table.dropOver()
+	s.forgotAt = now
 	return nil
 }
 

@@ -106,9 +106,10 @@ type Spool struct {
 	sinceSnapshot  int    // files begun since
 	fullUntil      time.Duration
 	cleaning       bool
-	tight          bool  // the spool was crowded when the sealer last called
-	full           bool  // and had no room for one more file of intake
-	tableBytes     int64 // of a snapshot of the table, at most
+	forgotAt       time.Duration // boot time when forgetOld last saw all
+	tight          bool          // the spool was crowded when the sealer last called
+	full           bool          // and had no room for one more file of intake
+	tableBytes     int64         // of a snapshot of the table, at most
 	tableFull      bool
 	conflicts      int64
 	torn           int64
