@@ -91,25 +91,28 @@ func versionsOf(t *testing.T, c *minio.Client, cfg s3.Config, name string) (ids 
 	return ids
 }
 
-// pushPolicy is what docs/STORES.md gives the account that pushes: all of S3 on
-// the bucket, but new objects only under names that a vault has.
-func pushPolicy(t *testing.T, cfg s3.Config) string {
+// The policies of docs/STORES.md, in their order there.
+const (
+	allButNames = iota // all of S3, but new objects only under names that a vault has
+	whatItNeeds        // what keeping a vault takes
+)
+
+func policy(t *testing.T, cfg s3.Config, which int) string {
 	t.Helper()
 	doc, err := os.ReadFile("../../docs/STORES.md")
 	must(t, err)
-	_, rest, _ := strings.Cut(string(doc), "```json\n")
-	policy, _, ok := strings.Cut(rest, "```")
-	if !ok {
-		t.Fatal("docs/STORES.md holds no policy")
+	blocks := strings.Split(string(doc), "```json\n")[1:]
+	if len(blocks) != 2 {
+		t.Fatalf("docs/STORES.md holds %d policies, expected 2", len(blocks))
 	}
-	return strings.NewReplacer("BUCKET", cfg.Bucket, "PREFIX", cfg.Prefix).Replace(policy)
+	text, _, _ := strings.Cut(blocks[which], "```")
+	return strings.NewReplacer("BUCKET", cfg.Bucket, "PREFIX", cfg.Prefix).Replace(text)
 }
 
-// pushing logs the environment in with the policy of a pushing account and
-// returns a client of that account.
-func pushing(t *testing.T, s *testserver.S3, cfg s3.Config) *minio.Client {
+// pushing logs the environment in with a policy and returns a client of that account.
+func pushing(t *testing.T, s *testserver.S3, cfg s3.Config, which int) *minio.Client {
 	t.Helper()
-	keys, err := credentials.NewSTSAssumeRole("http://"+s.Endpoint, credentials.STSAssumeRoleOptions{AccessKey: s.AccessKey, SecretKey: s.SecretKey, Policy: pushPolicy(t, cfg)})
+	keys, err := credentials.NewSTSAssumeRole("http://"+s.Endpoint, credentials.STSAssumeRoleOptions{AccessKey: s.AccessKey, SecretKey: s.SecretKey, Policy: policy(t, cfg, which)})
 	must(t, err)
 	v, err := keys.GetWithContext(&credentials.CredContext{})
 	must(t, err)
@@ -127,7 +130,7 @@ func pushing(t *testing.T, s *testserver.S3, cfg s3.Config) *minio.Client {
 func TestNothingMakesAProtectedObjectUnreadable(t *testing.T) {
 	server := testserver.MinIO(t)
 	_, _, cfg := create(t, server, "locked", true, false)
-	c := pushing(t, server, cfg)
+	c := pushing(t, server, cfg, allButNames)
 	store, err := s3.Open(ctx, cfg)
 	must(t, err)
 	const content, other = "the object's own bytes", "bytes that are others!"
@@ -311,6 +314,58 @@ func expireAll(c *minio.Client, cfg s3.Config) func(key, id, other string) error
 		}
 		return errors.New("the rule does nothing, even to what is not protected")
 	}
+}
+
+// TestSmallAccount keeps a vault with what the smaller policy allows, and cannot
+// remove a segment with it, locked or not.
+func TestSmallAccount(t *testing.T) {
+	server := testserver.MinIO(t)
+	server.Env(t)
+	bucket(t, raw(t, server), "locked", true, false)
+	cfg := s3.Config{Endpoint: server.Endpoint, Plain: true, Bucket: "locked", Prefix: "site/vault"}
+	c := pushing(t, server, cfg, whatItNeeds)
+	store, err := s3.Create(ctx, cfg)
+	must(t, err)
+	must(t, put(store, vault.MarkerName, "marker"))
+	checkpoint, tile := vault.CheckpointName(vault.LedgerPrefix), vault.TileName(vault.LedgerPrefix, 0, 1, vault.TileWidth)
+	for _, name := range []string{segment("x"), vault.IndexName(day, vault.HashOf([]byte("x"))), vault.WrapName(day, "a", vault.HashOf(nil), vault.HashOf([]byte("x"))),
+		vault.RegisterName("a", vault.HashOf([]byte("x"))), tile, vault.BundleName(vault.LedgerPrefix, 1234567, vault.TileWidth), vault.TileName(vault.CopyLogPrefix("nas2"), 2, 0, vault.TileWidth),
+		vault.KeptCheckpointName(vault.LedgerPrefix, 12), vault.CosignatureName(vault.LedgerPrefix, 12, "0123456789abcdef"), vault.TimestampName(vault.LedgerPrefix, 12)} {
+		must(t, put(store, name, "x"))
+		must(t, put(store, name, "x"))
+		level, err := store.Protect(ctx, name, time.Now().Add(time.Minute))
+		if level != vault.LevelLock || err != nil {
+			t.Errorf("Protect of %s: %s, %v (%s)", name, level, err, store.Shortfall())
+		}
+		if err := store.Remove(ctx, name); err == nil {
+			t.Errorf("%s was removed", name)
+		}
+	}
+	for _, name := range []string{checkpoint, vault.CheckpointName(vault.CopyLogPrefix("nas2")), vault.BundleName(vault.LedgerPrefix, 3, 200)} {
+		must(t, store.Replace(ctx, name, head(400)))
+		must(t, store.Replace(ctx, name, head(400)))
+		must(t, store.RemoveVersions(ctx, name))
+	}
+	must(t, store.RemovePartial(ctx, vault.BundleName(vault.LedgerPrefix, 3, 200)))
+	free := vault.TileName(vault.LedgerPrefix, 0, 2, vault.TileWidth)
+	must(t, put(store, free, "x"))
+	must(t, store.RemoveTail(ctx, free))
+	if n, err := store.Sweep(ctx); n != 0 || err != nil {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	unlocked := segment("never locked")
+	must(t, put(store, unlocked, "never locked"))
+	err = c.RemoveObject(ctx, cfg.Bucket, cfg.Prefix+"/"+unlocked, minio.RemoveObjectOptions{VersionID: versionsOf(t, c, cfg, unlocked)[0]})
+	if minio.ToErrorResponse(err).Code != "AccessDenied" {
+		t.Errorf("removing a segment that is not locked: %v", err)
+	}
+	_, err = s3.Open(ctx, cfg)
+	must(t, err)
+}
+
+// head is a checkpoint of a log of n entries, as far as a store reads it.
+func head(n int) []byte {
+	return fmt.Appendf(nil, "logs.example/vault\n%d\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— logs.example/vault AAAA\n", n)
 }
 
 // TestObjectInThePlaceOfADirectory is why the pushing account has a policy. An
