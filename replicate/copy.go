@@ -109,6 +109,11 @@ func (p *pass) readBack(ctx context.Context, it item, buf []byte) error {
 	if err := p.rehash(ctx, p.o.To, it, buf); err != nil {
 		return fmt.Errorf("destination, read back: %w", err)
 	}
+	return p.remember(it)
+}
+
+// remember takes note that an object was read back.
+func (p *pass) remember(it item) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.changed = true
@@ -133,14 +138,7 @@ func (p *pass) copyObject(ctx context.Context, it item, buf []byte) error {
 	if it.size >= 0 && size != it.size || size > it.limit {
 		return fmt.Errorf("source: %w: %s has %d bytes, expected %d", ErrChanged, it.name, size, it.limit)
 	}
-	body := &checked{ctx: ctx, p: p, r: rc, h: sha256.New(), name: it.name, want: it.hash, left: size}
-	if err := p.o.To.Put(ctx, it.name, size, body); err != nil {
-		if errors.Is(err, vault.ErrConflict) {
-			return fmt.Errorf("destination: %w: %s: %w", ErrChanged, it.name, err)
-		}
-		return fmt.Errorf("destination: %w", err)
-	}
-	if err := p.readBack(ctx, it, buf); err != nil {
+	if err := p.put(ctx, it, size, rc, buf); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -153,6 +151,35 @@ func (p *pass) copyObject(ctx context.Context, it item, buf []byte) error {
 	return nil
 }
 
+// put stores an object and reads it back. A store that shows stored bytes before
+// it names them needs one hash for both ends; any other gets nothing that was
+// not hashed before, and its bytes are hashed again afterwards.
+func (p *pass) put(ctx context.Context, it item, size int64, r io.Reader, buf []byte) error {
+	body := &checked{ctx: ctx, p: p, r: r, name: it.name, want: it.hash, left: size}
+	to, shows := p.o.To.(vault.Checker)
+	var err error
+	if shows {
+		err = to.PutChecked(ctx, it.name, size, body, func(stored io.Reader) error { return p.hash(it, stored, buf) })
+	} else {
+		body.h = sha256.New()
+		err = p.o.To.Put(ctx, it.name, size, body)
+	}
+	switch {
+	case shows && errors.Is(err, ErrChanged):
+		if serr := p.rehash(ctx, p.o.From, it, buf); serr != nil {
+			return fmt.Errorf("source: %w", serr)
+		}
+		return fmt.Errorf("destination, read back: %w", err)
+	case errors.Is(err, vault.ErrConflict):
+		return fmt.Errorf("destination: %w: %s: %w", ErrChanged, it.name, err)
+	case err != nil:
+		return fmt.Errorf("destination: %w", err)
+	case shows:
+		return p.remember(it)
+	}
+	return p.readBack(ctx, it, buf)
+}
+
 // rehash reads an object and compares it with the ledger.
 func (p *pass) rehash(ctx context.Context, r vault.Reader, it item, buf []byte) error {
 	rc, _, err := r.Open(ctx, it.name)
@@ -160,8 +187,13 @@ func (p *pass) rehash(ctx context.Context, r vault.Reader, it item, buf []byte) 
 		return err
 	}
 	defer rc.Close() // read-only: nothing to lose
+	return p.hash(it, rc, buf)
+}
+
+// hash reads an object's bytes to the end and compares.
+func (p *pass) hash(it item, r io.Reader, buf []byte) error {
 	h := sha256.New()
-	if _, err := io.CopyBuffer(onlyWriter{h}, onlyReader{rc}, buf); err != nil {
+	if _, err := io.CopyBuffer(onlyWriter{h}, onlyReader{r}, buf); err != nil {
 		return fmt.Errorf("reading %s: %w", it.name, err)
 	}
 	return sameHash(it.name, it.hash, h)
@@ -184,13 +216,14 @@ func sameHash(name string, want vault.Hash, h hash.Hash) error {
 }
 
 // checked is the body of an object on its way: limited in rate, counted, and
-// hashed. When the hash is wrong the last bytes are withheld and the error is
-// returned in their place, so that no store can take the object for whole.
+// hashed where the store cannot show it. When the hash is wrong the last bytes are
+// withheld and the error is returned in their place, so that no store can take
+// the object for whole.
 type checked struct {
 	ctx  context.Context
 	p    *pass
 	r    io.Reader
-	h    hash.Hash
+	h    hash.Hash // nil: what was stored is hashed before it counts
 	name string
 	want vault.Hash
 	left int64
@@ -212,9 +245,11 @@ func (c *checked) Read(b []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		return 0, fmt.Errorf("source: reading %s: %w", c.name, err)
 	}
-	c.h.Write(b[:n])
+	if c.h != nil {
+		c.h.Write(b[:n])
+	}
 	c.left -= int64(n)
-	if c.left == 0 {
+	if c.left == 0 && c.h != nil {
 		if err := sameHash(c.name, c.want, c.h); err != nil {
 			return 0, fmt.Errorf("source: %w", err)
 		}

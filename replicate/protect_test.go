@@ -280,13 +280,13 @@ func TestFlags(t *testing.T) {
 
 // stops is a destination whose reads of segments end with the process, as when
 // it is killed between storing an object and reading it back.
-type stops struct{ *dir.Store }
+type stops struct{ replicate.Dest }
 
 func (s stops) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
 	if strings.HasPrefix(name, "segments/") {
 		return nil, 0, vault.ErrNoVault // an error that is not tried again
 	}
-	return s.Store.Open(ctx, name)
+	return s.Dest.Open(ctx, name)
 }
 
 // counting is a destination that notes which segments are opened.
@@ -324,7 +324,7 @@ func TestWhatWasNotReadBackDoesNotCount(t *testing.T) {
 	if err := w.Seal(context.Background(), 1, "stored and not read back\n"); err != nil {
 		t.Fatal(err)
 	}
-	r.options = func(o *replicate.Options) { o.To = stops{o.To.(*dir.Store)} }
+	r.options = func(o *replicate.Options) { o.To = stops{o.To} }
 	if _, err := r.pass(w.Vault); !errors.Is(err, vault.ErrNoVault) {
 		t.Fatalf("error %v", err)
 	}

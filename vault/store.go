@@ -56,6 +56,15 @@ type Writer interface {
 	Put(ctx context.Context, name string, size int64, body io.Reader) error
 }
 
+// Checker is a Writer that can show an object's stored bytes before it gives
+// them their name.
+type Checker interface {
+	// PutChecked is Put, but the object appears only after check has read what
+	// was stored, durable and whole, and found it good. Else the object stays
+	// absent, or what it was, and check's error is returned.
+	PutChecked(ctx context.Context, name string, size int64, body io.Reader, check func(stored io.Reader) error) error
+}
+
 // Head replaces the few mutable names of a ledger. One writer at a time.
 type Head interface {
 	// Replace atomically and durably gives name new content. It refuses names

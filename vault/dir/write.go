@@ -22,21 +22,29 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // Put stores size bytes of body under name, create-exclusive; see vault.Writer.
 // It refuses the mutable names of a ledger.
 //
-//	create(temp) write… chmod(temp, 0440) fdatasync(temp) close
+//	create(temp) write… chmod(temp, 0440) fdatasync(temp) close [open(temp) read… close]
 //	[mkdir(dir) syncdir(parent)…] link(temp, name) unlink(temp) syncdir(dir)
 //
-// The link is the commit point. A crash before it leaves a temporary file, a
+// PutChecked reads the temporary file in between. The link is the commit point. A crash before it leaves a temporary file, a
 // crash after it the whole object, whose name the sync of the directory makes
 // durable. A crash between the two may leave a name that is seen but not yet
 // durable: a Put that finds the same bytes syncs file and directory again.
 func (s *Store) Put(ctx context.Context, name string, size int64, body io.Reader) error {
+	return s.PutChecked(ctx, name, size, body, nil)
+}
+
+// PutChecked is Put for a caller who reads the stored bytes first; see vault.Checker.
+func (s *Store) PutChecked(ctx context.Context, name string, size int64, body io.Reader, check func(stored io.Reader) error) error {
 	if _, err := vault.CheckPut(name, size); err != nil {
 		return err
 	}
 	body = vault.Exactly(ctx, body, size)
 	err := s.putSame(name, size, body)
-	if errors.Is(err, vault.ErrNotExist) {
-		err = s.putNew(name, size, body)
+	switch {
+	case err == nil:
+		err = s.check(s.path(name), check)
+	case errors.Is(err, vault.ErrNotExist):
+		err = s.putNew(name, size, body, check)
 	}
 	if err != nil {
 		return fmt.Errorf("storing %s: %w", name, err)
@@ -45,12 +53,14 @@ func (s *Store) Put(ctx context.Context, name string, size int64, body io.Reader
 }
 
 // putNew writes the object to a temporary file and publishes it.
-func (s *Store) putNew(name string, size int64, body io.Reader) error {
+func (s *Store) putNew(name string, size int64, body io.Reader, check func(io.Reader) error) error {
 	temp, err := s.writeTemp(name, objectPerm, body)
 	if err != nil {
 		return err
 	}
-	err = s.publish(name, func(newname string) error { return vfs.Publish(s.fsys, temp, newname) })
+	if err = s.check(temp, check); err == nil {
+		err = s.publish(name, func(newname string) error { return vfs.Publish(s.fsys, temp, newname) })
+	}
 	if err == nil {
 		return nil
 	}
@@ -60,6 +70,19 @@ func (s *Store) putNew(name string, size int64, body io.Reader) error {
 	}
 	s.discard(temp)
 	return err
+}
+
+// check shows a stored file to whoever wants to see it.
+func (s *Store) check(file string, check func(io.Reader) error) error {
+	if check == nil {
+		return nil // Put
+	}
+	f, err := s.fsys.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // opened for reading: nothing to lose
+	return check(f)
 }
 
 func (s *Store) compareTemp(name string, size int64, temp string) error {

@@ -321,3 +321,38 @@ func (w *watchReader) Read(p []byte) (int, error) {
 	w.most = max(w.most, len(p))
 	return w.r.Read(p)
 }
+
+// TestPutChecked: what the check refuses gets no name and leaves nothing; what
+// was there is shown too.
+func TestPutChecked(t *testing.T) {
+	m := world(t, checkpoint, "origin\n0\nroot\n\n")
+	s, err := Open(m, root)
+	must(t, err)
+	bad := errors.New("bad")
+	var seen []string
+	store := func(verdict error) error {
+		return s.PutChecked(ctx, segment, int64(len(body)), strings.NewReader(body), func(stored io.Reader) error {
+			data, err := io.ReadAll(stored)
+			must(t, err)
+			if _, err := s.Stat(ctx, segment); len(seen) < 2 && !errors.Is(err, vault.ErrNotExist) {
+				t.Errorf("named before it was checked: %v", err)
+			}
+			seen = append(seen, string(data))
+			return verdict
+		})
+	}
+	if err := store(bad); !errors.Is(err, bad) {
+		t.Errorf("error %v, expected the check's", err)
+	}
+	wantNoTemps(t, m)
+	if _, err := s.Stat(ctx, segment); !errors.Is(err, vault.ErrNotExist) {
+		t.Errorf("refused, but there: %v", err)
+	}
+	must(t, store(nil))
+	if err := store(bad); !errors.Is(err, bad) {
+		t.Errorf("a second time: error %v, expected the check's", err)
+	}
+	if !slices.Equal(seen, []string{body, body, body}) {
+		t.Errorf("shown %q", seen)
+	}
+}
