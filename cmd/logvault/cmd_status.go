@@ -108,7 +108,7 @@ func (a *app) printStatus(st gateway.Status) {
 		row("WARNING", "%d writes overlapped stored bytes with other content; both are kept", st.Spool.Conflicts)
 	}
 	if st.NFS != nil && !st.NFS.FullSince.IsZero() {
-		row("WARNING", "no room to take in, since %s: NFS clients are told to wait, nothing is lost; %d calls so far", age(a.now().Sub(st.NFS.FullSince)), st.NFS.Full)
+		row("WARNING", "no room to take in, for %s: NFS clients are told to wait, nothing is lost; %d calls so far", age(a.now().Sub(st.NFS.FullSince)), st.NFS.Full)
 	}
 	if st.Spool.Table > st.Spool.TableLimit/5*4 {
 		row("WARNING", "the spool's table of names is %s of %s: when it is full no new files are taken; remove old files on the proxies", bytesText(st.Spool.Table), bytesText(st.Spool.TableLimit))
