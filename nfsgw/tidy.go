@@ -94,7 +94,7 @@ func (s *Server) tidyTree(ctx context.Context, t *tree, files []fileState) error
 	for len(due) > 0 {
 		batch := due[:min(len(due), tidyBatch)]
 		due = due[len(batch):]
-		if err := s.tidyBatch(ctx, t, batch); err != nil {
+		if err := s.takeNames(ctx, t, batch); err != nil {
 			return err
 		}
 	}
@@ -146,8 +146,8 @@ func (s *Server) expired(t *tree, f *fileState, now time.Time) bool {
 	return ok && now.After(until)
 }
 
-// tidyBatch takes names away, of the files that did not change since.
-func (s *Server) tidyBatch(ctx context.Context, t *tree, batch []fileState) error {
+// takeNames takes names away, of the files that did not change since.
+func (s *Server) takeNames(ctx context.Context, t *tree, batch []fileState) error {
 	t.names.Lock()
 	defer t.names.Unlock()
 	e := &edits{}
