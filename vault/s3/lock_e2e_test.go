@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -565,4 +566,22 @@ func wantErr(t *testing.T, what string, got, want error) {
 	if !errors.Is(got, want) {
 		t.Errorf("%s: error %v, expected %v", what, got, want)
 	}
+}
+
+// TestSilentServer stops the server in the middle of things: calls end, and
+// succeed when it goes on.
+func TestSilentServer(t *testing.T) {
+	server := testserver.MinIO(t)
+	_, _, cfg := create(t, server, "plain", false, false)
+	cfg.Timeout = time.Second
+	store, err := s3.Open(ctx, cfg)
+	must(t, err)
+	must(t, server.Process.Signal(syscall.SIGSTOP))
+	wantErr(t, "Put", put(store, segment("x"), "x"), vault.ErrUnreachable)
+	_, err = store.Stat(ctx, vault.MarkerName)
+	wantErr(t, "Stat", err, vault.ErrUnreachable)
+	wantErr(t, "List", store.List(ctx, "", func(vault.Info) error { return nil }), vault.ErrUnreachable)
+	must(t, server.Process.Signal(syscall.SIGCONT))
+	must(t, put(store, segment("x"), "x"))
+	wantContent(t, "after the silence", store, segment("x"), "x")
 }

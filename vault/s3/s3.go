@@ -41,6 +41,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"syscall"
@@ -221,7 +222,7 @@ func (s *Store) fail(what string, err error) error {
 	var is error
 	e, answered := errors.AsType[minio.ErrorResponse](err)
 	switch {
-	case !answered && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+	case !answered && ended(err):
 		return fmt.Errorf("%s: %w", what, err)
 	case !answered:
 		is = vault.ErrUnreachable
@@ -242,6 +243,16 @@ func (s *Store) fail(what string, err error) error {
 		return fmt.Errorf("%s: %w (%s)", what, err, e.Code)
 	}
 	return fmt.Errorf("%s: %w: %w", what, is, err)
+}
+
+// ended reports whether an error is that of the caller's context. A time-out of
+// net/http claims to be context.DeadlineExceeded too, and is not.
+func ended(err error) bool {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && (!ok || timeout == context.DeadlineExceeded)
 }
 
 var _ interface {
