@@ -317,7 +317,7 @@ func (l *Log) load(ctx context.Context) error {
 // loadTree reads and verifies the record's checkpoint.
 func (l *Log) loadTree(ctx context.Context) (*Tree, error) {
 	trust := *l.trust
-	trust.KnownSize = l.cfg.KnownSize
+	trust.KnownSize, trust.KnownRoot = l.cfg.KnownSize, ""
 	tree, err := OpenTree(ctx, l.cfg.Record, l.cfg.Prefix, &trust)
 	if errors.Is(err, ErrNoLedger) {
 		if err := checkNoTiles(ctx, l.cfg.Record, l.cfg.Prefix, ErrNoLedger); err != nil {

@@ -154,6 +154,26 @@ func TestRotateTwice(t *testing.T) {
 	}
 }
 
+// TestRotateKnownHead: the trust file knows a head, which must be on the chain.
+func TestRotateKnownHead(t *testing.T) {
+	for _, known := range []int64{0, 2, 3} {
+		l, cfg := newRotatable(t)
+		root, err := l.Tree().RootAt(ctx, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.SignerKey = spareKey(t, 1).skey
+		o := ledger.RotateOptions{Trust: fullTrust(t), By: spareKey(t, 0).skey, Actor: "admin"}
+		o.Trust.KnownSize, o.Trust.KnownRoot = known, vault.HashOf([]byte("another")).String()
+		_, _, err = ledger.Rotate(ctx, cfg, o)
+		wantError(t, "another root", err, ledger.ErrForked)
+		o.Trust.KnownRoot = root.String()
+		if _, _, err := ledger.Rotate(ctx, cfg, o); err != nil {
+			t.Errorf("known size %d: %v", known, err)
+		}
+	}
+}
+
 // TestRotateCopyLater: a vault whose head is still by the old key is behind and no fork.
 func TestRotateCopyLater(t *testing.T) {
 	_, cfg := newRotatable(t)
