@@ -44,7 +44,7 @@ crash:
 E2E =
 e2e:
 	@scripts/setup e2e
-	E2E=$(E2E) $(GO) test -tags e2e -count=1 -timeout 60m ./ledger/... ./vault/... ./cmd/logvault ./fixtures/nfs-guest
+	E2E=$(E2E) $(GO) test -tags e2e -count=1 -timeout 60m ./ledger/... ./vault/... ./cmd/logvault ./fixtures/nfs-guest ./ingest/watch
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME = 30s
