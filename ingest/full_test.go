@@ -58,3 +58,38 @@ func TestFullSpoolFreesItself(t *testing.T) {
 		})
 	}
 }
+
+// Clients that end generations without end cannot take what sealing needs.
+func TestEndsLeaveRoomForSealing(t *testing.T) {
+	r := newRig(t, quiet, func(c *SpoolConfig) { c.MaxBytes = 6 * testFile })
+	r.add(streamA)
+	for i := 0; ; i++ {
+		if err := r.s.Write(ctx, streamA, 0, int64(i)*1000, make([]byte, 1000), client, true); errors.Is(err, vault.ErrFull) {
+			break
+		} else {
+			r.must(err)
+		}
+	}
+	ends := 0
+	for ; ends < 1000; ends++ {
+		err := r.s.Record(ctx, vault.Changes{
+			End: []vault.Generation{{Stream: streamA}},
+			Set: []vault.KV{{Key: "k", Value: make([]byte, 1000)}},
+		})
+		if errors.Is(err, vault.ErrFull) {
+			break
+		}
+		r.must(err)
+	}
+	if ends < 20 || ends == 1000 {
+		t.Errorf("%d ends taken by a full spool, expected some", ends)
+	}
+	for n := int64(1); ; n++ {
+		p := r.due(false)
+		if len(p) == 0 {
+			break
+		}
+		r.seal(p[0], n)
+	}
+	r.must(r.s.Write(ctx, streamA, 1, 0, []byte("room again\n"), client, true))
+}

@@ -20,6 +20,7 @@ type purpose int
 
 const (
 	forIntake  purpose = iota
+	forEnds            // of clients that end generations: may use half of the reserve, not what sealing needs
 	forRecords         // of sealing and cleaning: what frees the spool may use its reserve
 )
 
@@ -95,7 +96,7 @@ func (s *Spool) room(p purpose) int64 {
 	footer := int64(1024 + footerRun*f.runs + 160*f.gens + 4*len(f.metaAt))
 	footer += (footer/int64(s.groupBytes) + 2) * 2 * sector
 	end := f.size - footer
-	if p == forIntake {
+	if p != forRecords {
 		end -= s.cfg.FileBytes / 16
 	}
 	return end
@@ -109,9 +110,12 @@ func (s *Spool) aged() bool {
 // roomForFile reports whether one more file may be made.
 func (s *Spool) roomForFile(p purpose) bool {
 	want, limit := s.cfg.FileBytes, s.cfg.MaxBytes
-	if p == forIntake {
+	switch p {
+	case forIntake:
 		want += spareFiles * s.cfg.FileBytes
-	} else {
+	case forEnds:
+		want += spareFiles / 2 * s.cfg.FileBytes
+	default:
 		limit += spareFiles * s.cfg.FileBytes // many starts in a row can use up the reserve
 	}
 	if s.cfg.MaxBytes > 0 && s.used()+want > limit {

@@ -21,7 +21,7 @@ const maxName = 32 << 10
 // Errors: ErrNoStream (of Rename or End; Over ignores what is unknown), and
 // vault.ErrFull: there is no room, or the table would grow beyond its limit.
 // What ends a generation is taken by a full spool too, because it lets the
-// sealer free room; whoever ends them without end uses up the sealer's reserve.
+// sealer free room; who ends them without end does not get what the sealer needs.
 func (s *Spool) Record(ctx context.Context, c vault.Changes) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -32,7 +32,7 @@ func (s *Spool) Record(ctx context.Context, c vault.Changes) error {
 	}
 	room := forIntake
 	if len(c.End)+len(c.Over) > 0 {
-		room = forRecords
+		room = forEnds
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
