@@ -229,9 +229,7 @@ func (n *newState) fill(ctx context.Context, p paths) (*StateResult, error) {
 // rotate makes skey the ledger's key, by the recovery key.
 func (n *newState) rotate(ctx context.Context, record *dir.Store, skey string) (*ledger.Log, ledger.Rotation, error) {
 	cfg := ledger.Config{Prefix: vault.LedgerPrefix, Origin: n.cfg.Origin, SignerKey: skey, Record: record, Copy: n.store, Now: n.o.Now}
-	trust := *n.o.Trust
-	trust.KnownSize, trust.KnownRoot = 0, "" // the vault was found to contain them
-	return ledger.Rotate(ctx, cfg, ledger.RotateOptions{Trust: &trust, By: n.o.Recovery, Actor: ActorAdmin})
+	return ledger.Rotate(ctx, cfg, ledger.RotateOptions{Trust: n.o.Trust, By: n.o.Recovery, Actor: ActorAdmin})
 }
 
 // closed lists the sources that nobody may mount yet.

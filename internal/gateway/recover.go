@@ -266,14 +266,12 @@ func (r *recovery) openLog(ctx context.Context, rotate bool, key string) (*ledge
 	if !rotate {
 		return ledger.Open(ctx, cfg)
 	}
-	trust := *r.trust
-	trust.KnownSize, trust.KnownRoot = 0, "" // the vault was found to contain them
-	log, rotation, err := ledger.Rotate(ctx, cfg, ledger.RotateOptions{Trust: &trust, By: key, Actor: ActorAdmin})
+	log, rotation, err := ledger.Rotate(ctx, cfg, ledger.RotateOptions{Trust: r.trust, By: key, Actor: ActorAdmin})
 	r.res.Rotation = &rotation
 	if err != nil {
 		return nil, err
 	}
-	trust = *r.head.Trust()
+	trust := *r.head.Trust()
 	trust.Log, trust.KnownSize, trust.KnownRoot = rotation.New, log.Checkpoint().Size, log.Checkpoint().Root.String()
 	text, err := config.EncodeTrust(&trust)
 	if err != nil {

@@ -134,7 +134,7 @@ func TestRecoverCrash(t *testing.T) {
 	begun := newBackup(t)
 	step := 1
 	if testing.Short() {
-		step = 5
+		step = 13
 	}
 	for at := 0; ; at += step {
 		w := &world{t: t, mem: begun.mem.CrashClone(rand.New(rand.NewPCG(1, uint64(at)))), cfg: begun.cfg, log: &lockedBuffer{}}

@@ -200,7 +200,7 @@ func TestRestoreCrash(t *testing.T) {
 	r := newRuin(t)
 	step := 1
 	if testing.Short() {
-		step = 11
+		step = 29
 	}
 	for at := 0; ; at += step {
 		w := &ruin{world: &world{t: t, mem: r.mem.CrashClone(rand.New(rand.NewPCG(1, uint64(at)))), log: &lockedBuffer{}}, trust: r.trust, recovery: r.recovery}
