@@ -59,7 +59,11 @@ func (a *app) printStatus(st gateway.Status) {
 		running = "running"
 	}
 	row("gateway", "%s, %s", st.Origin, running)
-	row("vault", "%s, %s free of %s", st.Vault, bytesText(st.VaultFree), bytesText(st.VaultTotal))
+	if st.VaultTotal > 0 {
+		row("vault", "%s, %s free of %s", st.Vault, bytesText(st.VaultFree), bytesText(st.VaultTotal))
+	} else { // a bucket does not tell, nor a vault that is away
+		row("vault", "%s", st.Vault)
+	}
 	row("ledger", "%d entries, root %s", st.LedgerSize, st.LedgerRoot)
 	if st.Spool.Unsealed == 0 {
 		row("spool", "nothing waits to be sealed; %s of room", bytesText(st.Spool.Free))
