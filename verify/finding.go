@@ -143,7 +143,7 @@ var Codes = []Code{
 	{codeRecipients, Error, "A period key is wrapped for others than the auditors of the policy in force.", "Whoever is named can read that day. Find out why."},
 	{codeGap, Warning, "A stretch of a stream never arrived, and a gap entry says so.", "Look at the proxy and the network at that time."},
 	{codeConflict, Warning, "A proxy wrote other bytes over bytes already received; both are kept, and a conflict entry says so.", "Look at what writes that file on the proxy."},
-	{codeMissingTooEarly, Error, "An object is absent before its legal date.", "Copy it from another copy with replicate or restore."},
+	{codeMissingTooEarly, Error, "An object is absent before its legal date.", "Copy it from another copy, as the file or object of the same name."},
 	{codeOverdue, Error, "An object is still there after its legal date and the grace of its class.", "Run expire."},
 	{codeUnrecorded, Error, "An object is absent after its legal date, but no copy log records its destruction.", "Somebody removed it by hand. Note it in your register."},
 	{codeHoldViolated, Error, "An object under a hold is absent.", "Copy it from another copy at once."},

@@ -27,6 +27,11 @@ func volumeFlags() []cli.Flag {
 // volumes fills one offline volume. The catalogue is in the state directory, by
 // default beside the place that disks are mounted at.
 func (a *app) volumes(c *cli.Context) error {
+	for _, name := range []string{"init", "immutable", "cosign-back", "accept-rotation"} {
+		if c.IsSet(name) {
+			return usagef("replicate: --%s does not go with --volume-size", name)
+		}
+	}
 	room, err := config.ParseByteSize(c.String("volume-size"))
 	if err != nil {
 		return usagef("replicate: --volume-size: %v", err)

@@ -62,7 +62,7 @@ func BeginRestore(ctx context.Context, o RestoreOptions) (*Restore, error) {
 	switch {
 	case err == nil:
 		if r.store, err = o.Stores.Open(ctx, r.o.Vault); err != nil {
-			return nil, fmt.Errorf("going on with the restore that %s tells of: %w", r.unfinished(), err)
+			return nil, fmt.Errorf("going on with the restore that %s tells of (remove that file too if you removed the vault): %w", r.unfinished(), err)
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		if err = vfs.MkdirAll(o.FS, path.Dir(r.o.Vault), 0o750); err != nil {
