@@ -30,7 +30,6 @@ type follower struct {
 	anew     []*text // of this round: begin anew
 	roots    []Dir   // open during a round
 	problems []error // of the last round
-	begun    bool    // there was a round
 	log      *slog.Logger
 	notify   func(dir string) // called before a directory is listed, may be nil
 }
@@ -123,9 +122,6 @@ func (f *follower) problem(file string, err error) {
 // round looks at everything once.
 func (f *follower) round(ctx context.Context) (more bool, err error) {
 	defer f.closeRoots()
-	if err := f.begin(ctx); err != nil {
-		return false, err
-	}
 	l := f.list()
 	f.problems = l.problems
 	f.bind(l)
@@ -147,27 +143,6 @@ func (f *follower) round(ctx context.Context) (more bool, err error) {
 	}
 	again, err := f.retire(ctx, l)
 	return more || again, err
-}
-
-// begin ends, once per process, the generations that a crash may have left open:
-// those that are noted as ended, and those whose record was replaced by that of
-// the next one.
-func (f *follower) begin(ctx context.Context) error {
-	for i, t := range f.texts {
-		var err error
-		switch {
-		case f.begun:
-		case t.done:
-			err = f.end(ctx, t, t.gen)
-		case t.gen > 0 && (i == 0 || f.texts[i-1].stream != t.stream):
-			err = f.end(ctx, t, t.gen-1)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	f.begun = true
-	return nil
 }
 
 func (f *follower) closeRoots() {

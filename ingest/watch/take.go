@@ -12,25 +12,14 @@ import (
 
 // perStore bounds the records of one change of the metadata table, which fits
 // one group of the spool.
-const perStore = 128
+const perStore = 64
 
-// store makes records durable, all or none of up to perStore.
-func (f *follower) store(ctx context.Context, records ...record) error {
-	var kvs []vault.KV
+// store makes changes and up to perStore records durable, all or none of them.
+func (f *follower) store(ctx context.Context, c vault.Changes, records ...record) error {
 	for _, r := range records {
-		kvs = append(kvs, vault.KV{Key: r.key(f.source), Value: r.encode()})
+		c.Set = append(c.Set, vault.KV{Key: r.key(f.source), Value: r.encode()})
 	}
-	return f.w.cfg.Sink.SetMeta(ctx, kvs...)
-}
-
-// ensure makes the stream of a text known to the spool.
-func (f *follower) ensure(ctx context.Context, t *text) error {
-	if t.known {
-		return nil
-	}
-	err := f.w.cfg.Sink.AddStream(ctx, vault.StreamInfo{ID: t.stream, Source: f.source, Name: []byte(t.path)})
-	t.known = err == nil
-	return err
+	return f.w.cfg.Sink.Record(ctx, c)
 }
 
 // take takes in what the files hold beyond what the stream has.
@@ -52,10 +41,7 @@ func (f *follower) take(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	for _, t := range todo {
-		if err = f.ensure(ctx, t); err == nil {
-			err = f.write(ctx, t)
-		}
-		if err != nil {
+		if err = f.write(ctx, t); err != nil {
 			break
 		}
 	}
@@ -74,11 +60,15 @@ func (f *follower) take(ctx context.Context) (more bool, err error) {
 // more of the head is known.
 func (f *follower) announce(ctx context.Context, texts []*text) error {
 	for part := range slices.Chunk(texts, perStore) {
+		var c vault.Changes
 		var records []record
 		for _, t := range part {
 			records = append(records, t.record)
+			if !t.stored {
+				c.Add = append(c.Add, vault.StreamInfo{ID: t.stream, Source: f.source, Name: []byte(t.path)})
+			}
 		}
-		if err := f.store(ctx, records...); err != nil {
+		if err := f.store(ctx, c, records...); err != nil {
 			return err
 		}
 		for _, t := range part {
@@ -121,35 +111,35 @@ func (f *follower) write(ctx context.Context, t *text) error {
 // commit makes durable what was written of a text, and asks the spool how far it
 // got: of a write that failed it may have a part.
 func (f *follower) commit(ctx context.Context, t *text) error {
-	if !t.known {
-		return nil
-	}
 	err := f.w.cfg.Sink.Commit(ctx, t.stream)
 	t.pos = t.base + f.w.cfg.Sink.Contiguous(t.stream, t.gen)
 	t.drained = t.pos == t.size
 	return err
 }
 
-// finish ends the generation of a text: first the note with its end, because the
-// spool forgets generations that are over.
+// finish ends the generation of a text and notes where.
 func (f *follower) finish(ctx context.Context, t *text) error {
-	if !t.done {
-		r := t.record
-		r.done, r.end = true, t.pos
-		if err := f.store(ctx, r); err != nil {
-			return err
-		}
-		t.record, t.dirty = r, false
-	}
-	return f.end(ctx, t, t.gen)
-}
-
-// end ends a generation of the stream of a text.
-func (f *follower) end(ctx context.Context, t *text, gen int64) error {
-	if err := f.ensure(ctx, t); err != nil {
+	r := t.record
+	r.done, r.end = true, t.pos
+	if err := f.store(ctx, vault.Changes{End: []vault.Generation{{Stream: t.stream, Gen: t.gen}}}, r); err != nil {
 		return err
 	}
-	return f.w.cfg.Sink.EndGeneration(ctx, t.stream, gen)
+	t.record, t.dirty = r, false
+	return nil
+}
+
+// forget forgets a file that is gone for good, and its stream with the last of
+// its generations.
+func (f *follower) forget(ctx context.Context, t *text) error {
+	c := vault.Changes{Over: []vault.StreamID{t.stream}, Set: []vault.KV{{Key: t.key(f.source)}}}
+	if slices.ContainsFunc(f.texts, func(x *text) bool { return x != t && x.stream == t.stream }) {
+		c.Over = nil
+	}
+	if err := f.store(ctx, c); err != nil {
+		return err
+	}
+	f.drop(t)
+	return nil
 }
 
 // sync makes durable what the file holds now.
@@ -177,10 +167,7 @@ func (f *follower) retire(ctx context.Context, l *listing) (again bool, err erro
 			f.drop(t)
 		case !t.stored:
 		case t.done && gone && now-t.absent >= remember:
-			if err := f.w.cfg.Sink.SetMeta(ctx, vault.KV{Key: t.key(f.source)}); err != nil {
-				return false, err
-			}
-			f.drop(t)
+			err = f.forget(ctx, t)
 		case t.done:
 			t.close()
 		case t.drained && (t.over || silent >= idle && rotated || silent >= ended):

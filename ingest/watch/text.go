@@ -26,7 +26,6 @@ type text struct {
 	drained bool // nothing was beyond pos when it was looked at
 	stored  bool // its record is in the table
 	dirty   bool // and differs from that
-	known   bool // its stream was added by this process
 	checked bool // its head was compared since it was opened or renamed
 	opened  bool // its file was open in this process
 
@@ -195,7 +194,7 @@ func (f *follower) truncated(ctx context.Context, t *text) error {
 	}
 	next, moved := f.following(t, 0), t.record
 	moved.id, moved.path = c.at.ID, c.at.path
-	if err := f.store(ctx, moved, next.record); err != nil {
+	if err := f.store(ctx, vault.Changes{}, moved, next.record); err != nil {
 		c.file.Close() // read-only
 		return err
 	}
@@ -251,7 +250,7 @@ func (f *follower) findCopy(t *text) (found *copied) {
 
 // following makes the next generation in the file of a text, from base on.
 func (f *follower) following(t *text, base int64) *text {
-	n := &text{record: record{stream: t.stream, gen: t.gen + 1, id: t.id, base: base, path: t.path}, pos: base, known: t.known, active: f.boot()}
+	n := &text{record: record{stream: t.stream, gen: t.gen + 1, id: t.id, base: base, path: t.path}, pos: base, active: f.boot()}
 	n.sum = vault.HashOf(nil)
 	if base > 0 {
 		n.head, n.sum = t.head, t.sum
@@ -263,14 +262,13 @@ func (f *follower) following(t *text, base int64) *text {
 // offset base of the file; of a text that nothing is stored of it makes one that
 // begins anew.
 //
-//	replace the record, durable | crash before: the file is found as it was
-//	end the generation, durable | crash before: begin does it
+//	end it and replace the record, durable | crash before: the file is found as it was
 func (f *follower) succeed(ctx context.Context, t *text, base int64) (*text, error) {
 	f.sync(t)
 	n := f.following(t, base)
 	if !t.stored {
 		n.gen = t.gen
-	} else if err := f.w.cfg.Sink.SetMeta(ctx, vault.KV{Key: t.key(f.source)}, vault.KV{Key: n.key(f.source), Value: n.encode()}); err != nil {
+	} else if err := f.store(ctx, vault.Changes{End: []vault.Generation{{Stream: t.stream, Gen: t.gen}}, Set: []vault.KV{{Key: t.key(f.source)}}}, n.record); err != nil {
 		return nil, err
 	}
 	n.stored = t.stored
@@ -279,10 +277,7 @@ func (f *follower) succeed(ctx context.Context, t *text, base int64) (*text, err
 	t.file = nil
 	f.drop(t)
 	f.begins(n)
-	if !t.stored {
-		return n, nil
-	}
-	return n, f.end(ctx, n, t.gen)
+	return n, nil
 }
 
 // begins makes a generation followed in a file that is open: its head must be

@@ -48,15 +48,14 @@
 // the generation. The order is
 //
 //	fsync the watched file              | crash: nothing was taken
-//	announce: record in the spool's     | crash: the file is known, at position 0
-//	  metadata table, durable           |
-//	add the stream, durable             | the same
+//	announce: stream, and record in the | crash: the file is known, at position 0
+//	  spool's metadata table, durable   |
 //	write extents, commit (one sync)    | crash: the spool has a part; go on from its end
 //
 // The file is synced before anything of it is stored, so that after a power cut
-// it holds at least what the spool holds. The end of a generation is first noted
-// in the record, with the position, because the spool forgets generations that
-// are over; then the generation is ended; at the next start again if needed.
+// it holds at least what the spool holds. A generation is ended in one group with
+// the record that says where, or with that of the next one: the spool forgets
+// generations that are over, and then cannot tell how far they went.
 //
 // Nothing depends on a clock but the waits above, which use BOOTTIME. inotify only
 // wakes: a round looks at all files, and one runs every 10 seconds in any case, so
@@ -99,8 +98,8 @@ const (
 
 // Sink is what a watcher needs of the spool. Its methods are those of *ingest.Spool.
 type Sink interface {
-	// AddStream makes a stream known, durably; again it changes nothing.
-	AddStream(ctx context.Context, info vault.StreamInfo) error
+	// Record changes streams and metadata, durably, all or nothing.
+	Record(ctx context.Context, c vault.Changes) error
 	// Write takes in bytes; they are durable after Commit.
 	Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error
 	// Commit makes what was written to the stream durable.
@@ -108,10 +107,6 @@ type Sink interface {
 	// Contiguous returns the end of what was received without a hole; 0 for a
 	// generation that is unknown or was forgotten after its end.
 	Contiguous(id vault.StreamID, gen int64) int64
-	// EndGeneration ends a generation, durably; again it changes nothing.
-	EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error
-	// SetMeta sets or removes metadata, durably, all or nothing.
-	SetMeta(ctx context.Context, kvs ...vault.KV) error
 	// Meta calls fn for the metadata whose key begins with prefix.
 	Meta(prefix string, fn func(vault.KV) error) error
 }
