@@ -56,11 +56,12 @@ func (p *pass) objects(ctx context.Context) error {
 	return p.parallel(ctx, func(do func(func([]byte) error) error) error {
 		return p.items(ctx, func(it item) error {
 			here := p.here.find(it.name)
+			known, ok := p.recall(it, here)
 			switch {
 			case it.due:
 				return nil
-			case here != nil && p.settled(it, here) && !p.anew && !it.moved:
-				p.reached(p.prior, it.until)
+			case ok:
+				p.reached(known, it.until)
 				return nil
 			case here == nil && p.there.find(it.name) == nil:
 				return nil // destroyed at the source, and on record
@@ -68,6 +69,25 @@ func (p *pass) objects(ctx context.Context) error {
 			return do(func(buf []byte) error { return p.settle(ctx, it, here, buf) })
 		})
 	})
+}
+
+// recall returns the level of an object that was brought to its end by an earlier
+// pass, a whole one or a lost one, and needs nothing more.
+func (p *pass) recall(it item, here *listed) (vault.Level, bool) {
+	switch {
+	case here == nil:
+		return "", false
+	case p.settled(it, here):
+		return p.prior, !p.anew && !it.moved
+	case p.o.Memory == nil:
+		return "", false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was, ok := p.o.Memory.Recall(it.hash)
+	// Flags can be taken away; more may be possible now, or be asked for.
+	ok = ok && was.Level != vault.LevelFlag && !was.Level.Weaker(p.able) && !it.until.After(was.Until)
+	return was.Level, ok
 }
 
 // settled reports whether an object at the destination was there at the last
@@ -83,44 +103,31 @@ func (p *pass) settle(ctx context.Context, it item, here *listed, buf []byte) er
 	switch {
 	case here == nil:
 		err = p.again(ctx, it.name, func() error { return p.copyObject(ctx, it, buf) })
-	case !p.settled(it, here) && !p.isReadBack(it.hash):
+	case !p.settled(it, here):
 		err = p.again(ctx, it.name, func() error { return p.readBack(ctx, it, buf) })
 	}
 	if err != nil {
 		return err
 	}
-	if it.moved {
-		p.mu.Lock()
-		p.changed = true
-		p.mu.Unlock()
+	level, err := p.protect(ctx, it.name, it.until)
+	if err != nil {
+		return err
 	}
-	return p.protect(ctx, it.name, it.until)
-}
-
-// isReadBack asks what lost passes remembered.
-func (p *pass) isReadBack(hash vault.Hash) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.o.ReadBack != nil && p.o.ReadBack.Has(hash)
+	p.changed = p.changed || it.moved || here == nil || !p.settled(it, here)
+	if p.o.Memory == nil {
+		return nil
+	}
+	return p.o.Memory.Remember(it.hash, Reached{level, it.until})
 }
 
-// readBack reads an object from the destination, hashes it and remembers that.
+// readBack reads an object from the destination and hashes it.
 func (p *pass) readBack(ctx context.Context, it item, buf []byte) error {
 	if err := p.rehash(ctx, p.o.To, it, buf); err != nil {
 		return fmt.Errorf("destination, read back: %w", err)
 	}
-	return p.remember(it)
-}
-
-// remember takes note that an object was read back.
-func (p *pass) remember(it item) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.changed = true
-	if p.o.ReadBack == nil {
-		return nil
-	}
-	return p.o.ReadBack.Add(it.hash)
+	return nil
 }
 
 // copyObject copies one object. It counts only after its bytes were read back
@@ -175,7 +182,7 @@ func (p *pass) put(ctx context.Context, it item, size int64, r io.Reader, buf []
 	case err != nil:
 		return fmt.Errorf("destination: %w", err)
 	case shows:
-		return p.remember(it)
+		return nil
 	}
 	return p.readBack(ctx, it, buf)
 }

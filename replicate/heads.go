@@ -48,6 +48,7 @@ type pass struct {
 	total       int64     // bytes to copy
 
 	prior vault.Level          // of the last lock
+	able  vault.Level          // what the destination can do now
 	anew  bool                 // what is protected already must be protected again
 	kepts map[string]time.Time // kept heads, cosignatures and tokens at the destination: when written
 

@@ -64,15 +64,17 @@ func (p *pass) priorLevel() vault.Level {
 // do more than at the last lock everything is protected anew; so it is after
 // every pass that ended with flags, which root can take away.
 func (p *pass) probe(ctx context.Context) error {
-	if err := p.protect(ctx, vault.MarkerName, ledgerDate(p.last)); err != nil {
+	level, err := p.protect(ctx, vault.MarkerName, ledgerDate(p.last))
+	if err != nil {
 		return err
 	}
-	p.anew = p.prior == vault.LevelFlag || p.prior.Weaker(p.level)
+	p.able = level
+	p.anew = p.prior == vault.LevelFlag || p.prior.Weaker(level)
 	return nil
 }
 
 // protect makes one object immutable and takes its level into account.
-func (p *pass) protect(ctx context.Context, name string, until time.Time) error {
+func (p *pass) protect(ctx context.Context, name string, until time.Time) (vault.Level, error) {
 	level := vault.LevelNone
 	if store, ok := p.o.To.(vault.Protector); ok {
 		err := p.again(ctx, name, func() (err error) {
@@ -80,11 +82,11 @@ func (p *pass) protect(ctx context.Context, name string, until time.Time) error 
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("destination: protecting: %w", err)
+			return level, fmt.Errorf("destination: protecting: %w", err)
 		}
 	}
 	p.reached(level, until)
-	return nil
+	return level, nil
 }
 
 // reached takes in the level of one object. The pass reports the weakest.
@@ -114,7 +116,10 @@ func (p *pass) undated(ctx context.Context) error {
 	}
 	return p.parallel(ctx, func(do func(func([]byte) error) error) error {
 		one := func(name string) error {
-			return do(func([]byte) error { return p.protect(ctx, name, until) })
+			return do(func([]byte) error {
+				_, err := p.protect(ctx, name, until)
+				return err
+			})
 		}
 		if err := fullTiles(vault.LedgerPrefix, from, p.src.Size(), one); err != nil {
 			return err

@@ -306,13 +306,16 @@ func (c *counting) Open(ctx context.Context, name string) (io.ReadCloser, int64,
 	return c.Store.Open(ctx, name)
 }
 
-// memory is a ReadBack in memory.
-type memory map[vault.Hash]bool
+// memory is a Memory in memory.
+type memory map[vault.Hash]replicate.Reached
 
-func (m memory) Has(h vault.Hash) bool { return m[h] }
+func (m memory) Recall(h vault.Hash) (replicate.Reached, bool) {
+	r, ok := m[h]
+	return r, ok
+}
 
-func (m memory) Add(h vault.Hash) error {
-	m[h] = true
+func (m memory) Remember(h vault.Hash, r replicate.Reached) error {
+	m[h] = r
 	return nil
 }
 
@@ -353,26 +356,48 @@ func TestWhatWasNotReadBackDoesNotCount(t *testing.T) {
 	}
 }
 
-// TestReadBackIsRemembered over killed passes, so that none is in vain.
-func TestReadBackIsRemembered(t *testing.T) {
+// TestPassesAreRemembered: what a killed pass has brought to its end is neither
+// read nor locked again, but for a later date or a better lock; so however often
+// passes are killed, none is in vain.
+func TestPassesAreRemembered(t *testing.T) {
 	w := source(t, 55)
-	r := newReplica(t, w)
-	m, to := memory{}, &counting{}
-	// The first pass dies at the ledger, with all objects read back.
-	r.options = func(o *replicate.Options) { o.ReadBack, o.Attempts = m, 1 }
-	r.before = func(op vfs.Op, name string) error {
-		if op == vfs.OpLink && strings.Contains(name, "/copy/ledger/") || op == vfs.OpRename && strings.Contains(name, "/copy/ledger/") {
-			return errDead
+	r, b, m := newReplica(t, w), newBucket(), memory{}
+	die := func(locks vault.Level) []string {
+		t.Helper()
+		b.level = func(string) vault.Level { return locks }
+		r.before = func(op vfs.Op, name string) error {
+			if (op == vfs.OpLink || op == vfs.OpRename) && strings.Contains(name, "/copy/ledger/") {
+				return errDead
+			}
+			return nil
 		}
-		return nil
+		r.options = func(o *replicate.Options) { b.Dest, o.To, o.Memory, o.Attempts = o.To, b, m, 1 }
+		if _, err := r.pass(w.Vault); !errors.Is(err, errDead) {
+			t.Fatalf("error %v", err)
+		}
+		r.before = nil
+		return b.fresh()
 	}
-	if _, err := r.pass(w.Vault); !errors.Is(err, errDead) {
-		t.Fatalf("error %v", err)
+	if got := die(vault.LevelMode); len(got) != 7 || len(m) != 6 {
+		t.Errorf("the first: protected %v, remembered %d", got, len(m))
 	}
-	r.before = nil
-	r.options = func(o *replicate.Options) { to.Store = o.To.(*dir.Store); o.To, o.ReadBack = to, m }
-	if sum := r.must(w.Vault); sum.Copied != 0 || len(to.opened) != 0 || len(m) != 6 {
-		t.Errorf("%d copied, opened again %v, %d remembered", sum.Copied, to.opened, len(m))
+	if got := die(vault.LevelMode); len(got) != 1 {
+		t.Errorf("the second: protected %v, expected the marker", got)
+	}
+	if got := die(vault.LevelLock); len(got) != 7 {
+		t.Errorf("with better locks: protected %v, expected all", got)
+	}
+	r.append(w, &entry.Extend{Header: w.Header(), RetainUntil: testvault.Start.AddDate(5, 0, 0), Commit: vault.HashOf([]byte("longer"))})
+	if got := die(vault.LevelLock); len(got) != 6 { // not the record of the request
+		t.Errorf("with later dates: protected %v", got)
+	}
+	to := &counting{}
+	r.options = func(o *replicate.Options) { to.Store = o.To.(*dir.Store); o.To, o.Memory = to, m }
+	for h, reached := range m {
+		m[h] = replicate.Reached{Level: vault.LevelMode, Until: reached.Until}
+	}
+	if sum := r.must(w.Vault); sum.Copied != 0 || len(to.opened) != 0 || sum.Immutability != vault.LevelMode {
+		t.Errorf("the last: %d copied, opened again %v, level %s", sum.Copied, to.opened, sum.Immutability)
 	}
 }
 

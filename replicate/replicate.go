@@ -31,8 +31,8 @@
 // after step 5 a copy that is whole but not vouched for. The next pass finds
 // what is there by listing, and copies no finished object again. What is newer
 // than the last held entry, by its entry or by when it was written, may not have
-// been read back or protected: the next pass does both, but for what Options.ReadBack
-// remembers.
+// been read back or protected: the next pass does both, but for what Options.Memory
+// has.
 //
 // # Levels
 //
@@ -102,13 +102,20 @@ type Dest interface {
 	vault.Head
 }
 
-// ReadBack remembers what was read back from the destination, so that a pass
-// which is killed need not be repeated from its beginning. Forgetting is safe.
-type ReadBack interface {
-	// Has reports whether the object with this hash was read back.
-	Has(vault.Hash) bool
-	// Add remembers it. A pass never calls it twice at once.
-	Add(vault.Hash) error
+// Memory remembers which objects of the destination were brought to their end,
+// so that a pass which is killed need not be repeated from its beginning.
+// Forgetting is safe. A pass never makes two calls at once.
+type Memory interface {
+	// Recall returns how an object was left: read back, and protected like this.
+	Recall(vault.Hash) (Reached, bool)
+	// Remember takes note of it.
+	Remember(vault.Hash, Reached) error
+}
+
+// Reached is a level of protection and until when it lasts, where it ends.
+type Reached struct {
+	Level vault.Level
+	Until time.Time
 }
 
 // Options says what to copy, and how.
@@ -144,8 +151,8 @@ type Options struct {
 	// WithoutKeys leaves out keys/: the copy cannot be read, by nobody, once
 	// the wraps elsewhere are destroyed.
 	WithoutKeys bool
-	// ReadBack, if set, is what lost passes remembered since the last whole one.
-	ReadBack ReadBack
+	// Memory, if set, is what lost passes remembered since the last whole one.
+	Memory Memory
 	// CosignBack, if set, is the source as a place that takes the head and this
 	// copy's cosignature of it. A failure is logged and counts for nothing.
 	CosignBack vault.Writer

@@ -54,7 +54,7 @@ func Protect(ctx context.Context, o StandingOptions) (StandingSummary, error) {
 	s := &standing{pass: p, store: o.Vault}
 	err := p.steps(ctx, p.source, p.scan, s.objects, s.heads, p.undated)
 	if err == nil {
-		err = p.protect(ctx, vault.MarkerName, ledgerDate(p.last))
+		_, err = p.protect(ctx, vault.MarkerName, ledgerDate(p.last))
 	}
 	s.sum.Level, s.sum.Size = p.level, p.src.Size()
 	return s.sum, err
@@ -88,7 +88,8 @@ func (s *standing) objects(ctx context.Context) error {
 				if err := s.rehash(ctx, s.store, it, buf); err != nil {
 					return err
 				}
-				return s.protect(ctx, it.name, it.until)
+				_, err := s.protect(ctx, it.name, it.until)
+				return err
 			})
 		})
 	})

@@ -225,7 +225,7 @@ func (p *pass) vouch(ctx context.Context) error {
 		if err := p.keepHere(ctx, name, line); err != nil {
 			return fmt.Errorf("destination: %w", err)
 		}
-		if err := p.protect(ctx, name, ledgerDate(p.last)); err != nil {
+		if _, err := p.protect(ctx, name, ledgerDate(p.last)); err != nil {
 			return err
 		}
 	}

@@ -169,11 +169,11 @@ func (a *app) pass(c *cli.Context, from vault.Store, state copyState, flags pass
 	if err != nil {
 		return err
 	}
-	memory, err := openReadBack(a.fs, state.file("readback"))
+	done, err := openMemory(a.fs, state.file("settled"))
 	if err != nil {
 		return err
 	}
-	defer closeInto(memory.f, &err)
+	defer closeInto(done.f, &err)
 	if a.getenv("GOGC") == "" {
 		// What lives is small and the packets of a line are many: at the 25 % that
 		// suit the sealer a third of the processor's time was collection (measured).
@@ -182,7 +182,7 @@ func (a *app) pass(c *cli.Context, from vault.Store, state copyState, flags pass
 	known := *o.Trust
 	bar := a.progress(c, 1, "replicating")
 	o.From, o.Actor, o.Jobs, o.Attempts, o.Rate, o.AcceptRotation = from, "replica", c.Int("jobs"), c.Int("attempts"), flags.rate, flags.acceptRotation
-	o.Now, o.WithoutKeys, o.Log, o.ReadBack, o.Progress = a.now, c.Bool("without-keys"), a.quietLogger(c), memory, barProgress(bar)
+	o.Now, o.WithoutKeys, o.Log, o.Memory, o.Progress = a.now, c.Bool("without-keys"), a.quietLogger(c), done, barProgress(bar)
 	if c.Bool("cosign-back") {
 		o.CosignBack = from
 	}
@@ -196,7 +196,7 @@ func (a *app) pass(c *cli.Context, from vault.Store, state copyState, flags pass
 	if err := a.pinSize(state, &known, sum); err != nil {
 		return err
 	}
-	if err := a.fs.Remove(state.file("readback")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := a.fs.Remove(state.file("settled")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if c.Bool("immutable") && sum.Immutability.Weaker(vault.LevelFlag) {

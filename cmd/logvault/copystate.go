@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +25,7 @@ import (
 //	copy.key     signs the copy log
 //	cosign.key   cosigns the source's heads
 //	name         of the copy
-//	readback     what a pass that was killed has read back (see readBack)
+//	settled      what passes that were killed have brought to its end (see memory)
 //	lock         held by the running pass
 type copyState string
 
@@ -182,59 +183,77 @@ func (a *app) readCopyState(file string) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// readBack is the file in which a pass remembers what it has read back from the
-// destination, one hash a line, until it ends well: see docs/FORMAT.md. It is
-// not synced; what a power cut takes from it is read back again.
-type readBack struct {
+// memory is the file in which a pass remembers what it has brought to its end,
+// one object a line, until it ends well: see docs/FORMAT.md. It is not synced;
+// what a power cut takes from it is done again.
+type memory struct {
 	f    vfs.File
-	seen map[vault.Hash]bool
+	seen map[vault.Hash]replicate.Reached
 }
 
 const (
-	readBackMagic = "logvault-readback v1\n"
-	readBackLimit = 1 << 30 // bytes: 16 million objects
+	memoryMagic = "logvault-settled v1\n"
+	memoryLimit = 1 << 30 // bytes: ten million objects
 )
 
-// openReadBack opens or makes the file. One that this program did not write is
-// as good as none.
-func openReadBack(fsys vfs.FS, name string) (*readBack, error) {
-	r := &readBack{seen: make(map[vault.Hash]bool)}
-	data, err := vfs.ReadFile(fsys, name, readBackLimit)
+// openMemory opens or makes the file. One that this program did not write is as
+// good as none.
+func openMemory(fsys vfs.FS, name string) (*memory, error) {
+	m := &memory{seen: make(map[vault.Hash]replicate.Reached)}
+	data, err := vfs.ReadFile(fsys, name, memoryLimit)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	body, known := bytes.CutPrefix(data, []byte(readBackMagic))
+	body, known := bytes.CutPrefix(data, []byte(memoryMagic))
 	if !known {
-		if err := vfs.WriteFile(fsys, name, []byte(readBackMagic), 0o600); err != nil {
+		if err := vfs.WriteFile(fsys, name, []byte(memoryMagic), 0o600); err != nil {
 			return nil, err
 		}
-		data, body = []byte(readBackMagic), nil
+		data, body = []byte(memoryMagic), nil
 	}
 	for line := range bytes.Lines(body) {
-		if h, err := vault.ParseHash(strings.TrimSuffix(string(line), "\n")); err == nil && len(line) == len(h)*2+1 {
-			r.seen[h] = true
+		if h, r, ok := parseMemory(string(line)); ok {
+			m.seen[h] = r
 		}
 	}
-	if r.f, err = fsys.OpenRW(name); err != nil {
+	if m.f, err = fsys.OpenRW(name); err != nil {
 		return nil, err
 	}
-	if _, err = io.CopyN(io.Discard, r.f, int64(len(data))); err == nil && !bytes.HasSuffix(data, []byte("\n")) {
-		_, err = r.f.Write([]byte("\n")) // a line that a crash tore
+	if _, err = io.CopyN(io.Discard, m.f, int64(len(data))); err == nil && !bytes.HasSuffix(data, []byte("\n")) {
+		_, err = m.f.Write([]byte("\n")) // a line that a crash tore
 	}
 	if err != nil {
-		return nil, errors.Join(err, r.f.Close())
+		return nil, errors.Join(err, m.f.Close())
 	}
-	return r, nil
+	return m, nil
 }
 
-// Has reports whether the object was read back.
-func (r *readBack) Has(h vault.Hash) bool { return r.seen[h] }
+// parseMemory reads a line: hash, level, date.
+func parseMemory(line string) (h vault.Hash, r replicate.Reached, ok bool) {
+	part := strings.Split(line, " ")
+	if len(part) != 3 {
+		return h, r, false
+	}
+	h, err := vault.ParseHash(part[0])
+	if err != nil {
+		return h, r, false
+	}
+	r.Level = vault.Level(part[1])
+	r.Until, err = time.Parse(time.RFC3339+"\n", part[2])
+	return h, r, err == nil
+}
 
-// Add remembers an object.
-func (r *readBack) Add(h vault.Hash) error {
-	r.seen[h] = true
-	if _, err := r.f.Write([]byte(h.String() + "\n")); err != nil {
-		return fmt.Errorf("remembering what was read back: %w", err)
+// Recall implements replicate.Memory.
+func (m *memory) Recall(h vault.Hash) (replicate.Reached, bool) {
+	r, ok := m.seen[h]
+	return r, ok
+}
+
+// Remember implements replicate.Memory.
+func (m *memory) Remember(h vault.Hash, r replicate.Reached) error {
+	m.seen[h] = r
+	if _, err := fmt.Fprintf(m.f, "%s %s %s\n", h, r.Level, r.Until.UTC().Format(time.RFC3339)); err != nil {
+		return fmt.Errorf("remembering what was done: %w", err)
 	}
 	return nil
 }

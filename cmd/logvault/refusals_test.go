@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"maps"
 	"path"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"logvault/internal/config"
 	"logvault/internal/vfs"
 	"logvault/ledger/entry"
+	"logvault/replicate"
+	"logvault/vault"
 	"logvault/vault/dir"
 )
 
@@ -189,7 +192,7 @@ func TestReplicateRefuses(t *testing.T) {
 				t.Errorf("the copy was changed: %v, then %v", copied.Names(), after.Names())
 			}
 			after := p.files("/copy.state")
-			delete(after, "readback") // of the pass that did not end
+			delete(after, "settled") // of the pass that did not end
 			if !maps.EqualFunc(state, after, bytes.Equal) {
 				t.Errorf("the copy's state was changed: %v, then %v", state.Names(), after.Names())
 			}
@@ -247,41 +250,56 @@ func TestReplicateInitChecksFirst(t *testing.T) {
 	p.replicate(codeRefused, "--init", "--trust", "/trust.toml")
 }
 
-// TestReadBackFile: what a killed pass remembered is taken as it is, whatever a
+// TestMemoryFile: what a killed pass remembered is taken as it is, whatever a
 // power cut made of it.
-func TestReadBackFile(t *testing.T) {
+func TestMemoryFile(t *testing.T) {
 	p := newPrimary(t)
-	p.seal("a line\n")
 	h := strings.Repeat("ab", 32)
-	for _, text := range []string{"", "rubbish", readBackMagic, readBackMagic + h, readBackMagic + h + "\n" + h[:9], readBackMagic + "\x00\x00\n" + h + "\n"} {
-		if err := vfs.WriteFile(p.Disk, "/rb", []byte(text), 0o600); err != nil {
+	line := h + " mode 2027-11-22T00:00:00Z"
+	for _, text := range []string{"", "rubbish", memoryMagic, memoryMagic + line, memoryMagic + line + "\n" + h[:9], memoryMagic + "\x00\x00\n" + line + "\n", memoryMagic + h + " mode x\n"} {
+		if err := vfs.WriteFile(p.Disk, "/m", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := openReadBack(p.Disk, "/rb")
+		m, err := openMemory(p.Disk, "/m")
 		if err != nil {
 			t.Fatal(err)
 		}
-		var one, two [32]byte
-		for i := range one {
-			one[i], two[i] = 0xab, 0xcd
+		one, two := vault.Hash(bytes.Repeat([]byte{0xab}, 32)), vault.Hash(bytes.Repeat([]byte{0xcd}, 32))
+		reached := replicate.Reached{Level: vault.LevelMode, Until: time.Date(2027, 11, 22, 0, 0, 0, 0, time.UTC)}
+		if r, ok := m.Recall(one); ok != strings.Contains(text, line+"\n") || ok && r != reached {
+			t.Errorf("%q: %+v, %v", text, r, ok)
 		}
-		if want := strings.Contains(text, h+"\n"); r.Has(one) != want || r.Has(two) {
-			t.Errorf("%q: has %v, expected %v", text, r.Has(one), want)
-		}
-		if err := r.Add(two); err != nil {
+		if err := errors.Join(m.Remember(two, reached), m.f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.f.Close(); err != nil {
+		again, err := openMemory(p.Disk, "/m")
+		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := openReadBack(p.Disk, "/rb")
-		if err != nil || !again.Has(two) {
-			t.Errorf("%q: what was added is gone: %v", text, err)
+		if r, ok := again.Recall(two); !ok || r != reached {
+			t.Errorf("%q: what was added is gone: %+v", text, r)
 		}
 		again.f.Close()
 	}
+	p.seal("a line\n")
 	p.replicate(codeOK)
-	if fileExists(p.Disk, "/copy.state/readback") {
+	if fileExists(p.Disk, "/copy.state/settled") {
 		t.Error("a whole pass left its memory behind")
 	}
+}
+
+// FuzzMemoryLine: any line is read or not, and what is read is written the same.
+func FuzzMemoryLine(f *testing.F) {
+	f.Add(strings.Repeat("ab", 32) + " objectlock 2027-11-22T00:00:00Z\n")
+	f.Add("x  \n")
+	f.Fuzz(func(t *testing.T, line string) {
+		h, r, ok := parseMemory(line)
+		if !ok {
+			return
+		}
+		again := h.String() + " " + string(r.Level) + " " + r.Until.UTC().Format(time.RFC3339) + "\n"
+		if h2, r2, ok := parseMemory(again); ok && (h2 != h || r2.Level != r.Level || !r2.Until.Equal(r.Until.Truncate(time.Second))) {
+			t.Errorf("%q is read as %v %+v and back as %v %+v", line, h, r, h2, r2)
+		}
+	})
 }
