@@ -42,7 +42,8 @@ type Dir interface {
 	Device() (uint64, error)
 	// List lists the directories and regular files below; "." is the directory itself.
 	List(name string) ([]Entry, error)
-	// Open opens a regular file to read; links are not followed, and it never waits.
+	// Open opens a regular file to read. It never waits. A link that took the
+	// place of a file may be followed, within the directory.
 	Open(name string) (File, error)
 	Close() error
 }
@@ -73,8 +74,10 @@ func (Local) OpenDir(name string) (Dir, error) {
 
 type localDir struct{ root *os.Root }
 
+// Close implements Dir.
 func (d localDir) Close() error { return d.root.Close() }
 
+// Device implements Dir.
 func (d localDir) Device() (uint64, error) {
 	info, err := d.root.Stat(".")
 	if err != nil {
@@ -83,6 +86,7 @@ func (d localDir) Device() (uint64, error) {
 	return infoOf(info).ID.Device, nil
 }
 
+// List implements Dir.
 func (d localDir) List(name string) ([]Entry, error) {
 	f, err := d.root.Open(name)
 	if err != nil {
@@ -109,6 +113,7 @@ func (d localDir) List(name string) ([]Entry, error) {
 	return all, nil
 }
 
+// Open implements Dir.
 func (d localDir) Open(name string) (File, error) {
 	// O_NONBLOCK: a FIFO that took the file's place must not make us wait.
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
@@ -129,6 +134,7 @@ func (d localDir) Open(name string) (File, error) {
 
 type localFile struct{ *os.File }
 
+// Stat implements File.
 func (f localFile) Stat() (Info, error) {
 	info, err := f.File.Stat()
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 )
 
 // Run makes rounds until ctx is done or the spool fails: when inotify tells of a
-// change in a watched directory, and every 10 seconds in any case. report hears
+// change in a watched directory, a second after something was in trouble, and
+// every 10 seconds in any case. report hears
 // after each round what is in trouble, nil for nothing. Run returns nil after
 // ctx is done and closes the watched files.
 func (w *Watcher) Run(ctx context.Context, report func(trouble error)) error {
@@ -34,8 +35,12 @@ func (w *Watcher) Run(ctx context.Context, report func(trouble error)) error {
 			return err
 		}
 		report(errors.Join(noNotify, n.trouble(), trouble))
-		if !more {
-			n.wait(ctx)
+		switch {
+		case more:
+		case trouble != nil:
+			n.wait(ctx, retry)
+		default:
+			n.wait(ctx, rescan)
 		}
 	}
 }
@@ -86,18 +91,17 @@ func (n *notifier) trouble() error {
 	return n.err
 }
 
-// wait returns when a round is due. Writes are gathered for a moment, so that one
+// wait returns when a round is due, after left at most. Writes are gathered for a moment, so that one
 // sync serves many; a file that was made, renamed or removed is looked at sooner,
 // because it may be gone soon.
-func (n *notifier) wait(ctx context.Context) {
+func (n *notifier) wait(ctx context.Context, left time.Duration) {
 	var events chan fsnotify.Event
 	var failures chan error
 	if n != nil {
 		events, failures = n.w.Events, n.w.Errors
 	}
-	due := time.NewTimer(rescan)
+	due := time.NewTimer(left)
 	defer due.Stop()
-	left := rescan
 	sooner := func(d time.Duration) {
 		if d < left {
 			left = d

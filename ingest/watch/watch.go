@@ -82,6 +82,7 @@ import (
 // The waits of a watcher.
 const (
 	rescan   = 10 * time.Second   // between rounds that nothing asked for
+	retry    = time.Second        // between rounds while something is in trouble
 	pace     = time.Second / 4    // from a write to the round that reads it
 	settle   = time.Minute        // for how long a second copy must not grow
 	idle     = 10 * time.Minute   // silence that closes a file, and ends one that was rotated away

@@ -39,137 +39,146 @@ func TestLarge(t *testing.T) {
 	r.expect("/log/a.log: " + text)
 }
 
-func TestRotations(t *testing.T) {
-	a, b, c := lines("a", 0, 40), lines("b", 0, 30), lines("c", 0, 20)
-	head := lines("h", 0, 3000) // more than a head
-	tests := []struct {
-		name     string
-		patterns string
-		do       func(r *rig, step func())
-		want     []string
-		stats    Stats
-	}{
-		{"rename and create", "access.log", func(r *rig, step func()) {
-			r.host.append("/log/access.log", a)
+// Texts of the rotations; the head is longer than what is compared.
+var (
+	a, b, c = lines("a", 0, 40), lines("b", 0, 30), lines("c", 0, 20)
+	head    = lines("h", 0, 3000)
+)
+
+// rotation is what may happen to a file, and what must come of it. step lets the
+// watcher look.
+type rotation struct {
+	name     string
+	patterns string
+	do       func(r *rig, step func())
+	want     []string
+	stats    Stats
+}
+
+var rotations = []rotation{
+	{"rename and create", "access.log", func(r *rig, step func()) {
+		r.host.append("/log/access.log", a)
+		step()
+		r.host.rename("/log/access.log", "/log/access.log.1")
+		step()
+		r.host.append("/log/access.log.1", "late\n") // the writer was not told yet
+		r.host.append("/log/access.log", b)
+		step()
+	}, []string{"/log/access.log: " + a + "late\n", "/log/access.log: " + b}, Stats{}},
+	{"a chain", "access.log", func(r *rig, step func()) {
+		for i, text := range []string{a, b, c} {
+			r.host.append("/log/access.log", text)
 			step()
+			if i > 0 {
+				r.host.rename("/log/access.log.1", "/log/access.log.2")
+			}
 			r.host.rename("/log/access.log", "/log/access.log.1")
 			step()
-			r.host.append("/log/access.log.1", "late\n") // the writer was not told yet
-			r.host.append("/log/access.log", b)
-			step()
-		}, []string{"/log/access.log: " + a + "late\n", "/log/access.log: " + b}, Stats{}},
-		{"a chain", "access.log", func(r *rig, step func()) {
-			for i, text := range []string{a, b, c} {
-				r.host.append("/log/access.log", text)
-				step()
-				if i > 0 {
-					r.host.rename("/log/access.log.1", "/log/access.log.2")
-				}
-				r.host.rename("/log/access.log", "/log/access.log.1")
-				step()
-				if i == 1 {
-					r.host.remove("/log/access.log.2") // its inode is used again
-				}
+			if i == 1 {
+				r.host.remove("/log/access.log.2") // its inode is used again
 			}
-		}, []string{"/log/access.log: " + a, "/log/access.log: " + b, "/log/access.log: " + c}, Stats{}},
-		{"copytruncate, the copy not chosen", "access.log", func(r *rig, step func()) {
-			r.host.append("/log/access.log", a)
+		}
+	}, []string{"/log/access.log: " + a, "/log/access.log: " + b, "/log/access.log: " + c}, Stats{}},
+	{"copytruncate, the copy not chosen", "access.log", func(r *rig, step func()) {
+		r.host.append("/log/access.log", a)
+		step()
+		r.host.append("/log/access.log", "unread\n")
+		r.host.copy("/log/access.log", "/log/access.log.1")
+		r.host.truncate("/log/access.log", 0)
+		step()
+		r.host.append("/log/access.log", b)
+		step()
+	}, []string{"/log/access.log: " + a + "unread\n|" + b}, Stats{Truncated: 1}},
+	{"copytruncate, the copy chosen and seen first", "*", func(r *rig, step func()) {
+		r.host.append("/log/access.log", head)
+		step()
+		r.host.copy("/log/access.log", "/log/access.log.1")
+		step()
+		r.host.append("/log/access.log", "lost to the copy\n")
+		step()
+		r.host.truncate("/log/access.log", 0)
+		r.host.append("/log/access.log", b)
+		step()
+		r.host.rename("/log/access.log.1", "/log/access.log.2")
+		r.host.copy("/log/access.log", "/log/access.log.1")
+		r.host.truncate("/log/access.log", 0)
+		step()
+		r.pass(2 * settle)
+		step()
+	}, []string{"/log/access.log: " + head + "lost to the copy\n|" + b}, Stats{Truncated: 2}},
+	{"truncated and longer than before when seen", "access.log", func(r *rig, step func()) {
+		r.host.append("/log/access.log", c)
+		step()
+		r.host.truncate("/log/access.log", 0)
+		r.host.append("/log/access.log", a+b)
+		step()
+	}, []string{"/log/access.log: " + c + "|" + a + b}, Stats{Truncated: 1, Uncopied: 1}},
+	{"emptied", "access.log", func(r *rig, step func()) {
+		for _, text := range []string{a, b, c} {
+			r.host.append("/log/access.log", text)
 			step()
-			r.host.append("/log/access.log", "unread\n")
-			r.host.copy("/log/access.log", "/log/access.log.1")
 			r.host.truncate("/log/access.log", 0)
 			step()
-			r.host.append("/log/access.log", b)
-			step()
-		}, []string{"/log/access.log: " + a + "unread\n|" + b}, Stats{Truncated: 1}},
-		{"copytruncate, the copy chosen and seen first", "*", func(r *rig, step func()) {
-			r.host.append("/log/access.log", head)
-			step()
-			r.host.copy("/log/access.log", "/log/access.log.1")
-			step()
-			r.host.append("/log/access.log", "lost to the copy\n")
-			step()
-			r.host.truncate("/log/access.log", 0)
-			r.host.append("/log/access.log", b)
-			step()
-			r.host.rename("/log/access.log.1", "/log/access.log.2")
-			r.host.copy("/log/access.log", "/log/access.log.1")
-			r.host.truncate("/log/access.log", 0)
-			step()
-			r.pass(2 * settle)
-			step()
-		}, []string{"/log/access.log: " + head + "lost to the copy\n|" + b}, Stats{Truncated: 2}},
-		{"truncated and longer than before when seen", "access.log", func(r *rig, step func()) {
-			r.host.append("/log/access.log", c)
-			step()
-			r.host.truncate("/log/access.log", 0)
-			r.host.append("/log/access.log", a+b)
-			step()
-		}, []string{"/log/access.log: " + c + "|" + a + b}, Stats{Truncated: 1, Uncopied: 1}},
-		{"emptied", "access.log", func(r *rig, step func()) {
-			for _, text := range []string{a, b, c} {
-				r.host.append("/log/access.log", text)
-				step()
-				r.host.truncate("/log/access.log", 0)
-				step()
-			}
-		}, []string{"/log/access.log: " + a + "|" + b + "|" + c}, Stats{Truncated: 3, Uncopied: 3}},
-		{"cut off at the end", "access.log", func(r *rig, step func()) {
-			r.host.append("/log/access.log", head+a)
-			step()
-			r.host.truncate("/log/access.log", len(head))
-			step()
-			r.host.append("/log/access.log", b)
-			step()
-		}, []string{"/log/access.log: " + head + a + "|" + b}, Stats{Truncated: 1}},
-		{"moved to another file system", "*", func(r *rig, step func()) {
-			r.host.append("/log/a.log", a)
-			step()
-			r.host.copy("/log/a.log", "/log/b.log")
-			r.host.remove("/log/a.log")
-			step()
-			r.host.append("/log/b.log", b)
-			step()
-			step()
-		}, []string{"/log/a.log: " + a + b}, Stats{}},
-		{"a copy that stays", "*", func(r *rig, step func()) {
-			r.host.append("/log/a.log", a)
-			step()
-			r.host.copy("/log/a.log", "/log/b.log")
-			step()
-			r.pass(settle / 2)
-			r.host.append("/log/b.log", "x\n") // grows: waits anew
-			step()
-			r.pass(settle - 1)
-			step()
-			if n := len(r.texts()); n != 1 {
-				t.Errorf("%d streams before the copy has settled, expected 1", n)
-			}
-			r.pass(settle + 1)
-			r.host.append("/log/a.log", c)
-			step()
-			r.pass(settle + 1)
-			step()
-		}, []string{"/log/a.log: " + a + c, "/log/b.log: " + a + "x\n"}, Stats{}},
-		{"compressed", "*", func(r *rig, step func()) {
-			r.host.append("/log/a.log", a)
-			step()
-			r.host.append("/log/a.log", "end\n")
-			r.host.rename("/log/a.log", "/log/a.log.1")
-			r.host.append("/log/a.log.1.gz", "\x1f\x8b\x08compressed")
-			r.host.remove("/log/a.log.1")
-			r.host.append("/log/x.zst", "\x28\xb5\x2f\xfd...")
-			step()
-		}, []string{"/log/a.log: " + a + "end\n"}, Stats{Compressed: 2}},
-		{"hard link", "*", func(r *rig, step func()) {
-			r.host.append("/log/a.log", a)
-			r.host.mu.Lock()
-			r.host.names["/log/b.log"] = r.host.names["/log/a.log"]
-			r.host.mu.Unlock()
-			step()
-		}, []string{"/log/a.log: " + a}, Stats{}},
-	}
-	for _, tt := range tests {
+		}
+	}, []string{"/log/access.log: " + a + "|" + b + "|" + c}, Stats{Truncated: 3, Uncopied: 3}},
+	{"cut off at the end", "access.log", func(r *rig, step func()) {
+		r.host.append("/log/access.log", head+a)
+		step()
+		r.host.truncate("/log/access.log", len(head))
+		step()
+		r.host.append("/log/access.log", b)
+		step()
+	}, []string{"/log/access.log: " + head + a + "|" + b}, Stats{Truncated: 1}},
+	{"moved to another file system", "*", func(r *rig, step func()) {
+		r.host.append("/log/a.log", a)
+		step()
+		r.host.copy("/log/a.log", "/log/b.log")
+		r.host.remove("/log/a.log")
+		step()
+		r.host.append("/log/b.log", b)
+		step()
+		step()
+	}, []string{"/log/a.log: " + a + b}, Stats{}},
+	{"a copy that stays", "*", func(r *rig, step func()) {
+		r.host.append("/log/a.log", a)
+		step()
+		r.host.copy("/log/a.log", "/log/b.log")
+		step()
+		r.pass(settle / 2)
+		r.host.append("/log/b.log", "x\n") // grows: waits anew
+		step()
+		r.pass(settle - 1)
+		step()
+		if n := len(r.texts()); n != 1 {
+			r.t.Errorf("%d streams before the copy has settled, expected 1", n)
+		}
+		r.pass(settle + 1)
+		r.host.append("/log/a.log", c)
+		step()
+		r.pass(settle + 1)
+		step()
+	}, []string{"/log/a.log: " + a + c, "/log/b.log: " + a + "x\n"}, Stats{}},
+	{"compressed", "*", func(r *rig, step func()) {
+		r.host.append("/log/a.log", a)
+		step()
+		r.host.append("/log/a.log", "end\n")
+		r.host.rename("/log/a.log", "/log/a.log.1")
+		r.host.append("/log/a.log.1.gz", "\x1f\x8b\x08compressed")
+		r.host.remove("/log/a.log.1")
+		r.host.append("/log/x.zst", "\x28\xb5\x2f\xfd...")
+		step()
+	}, []string{"/log/a.log: " + a + "end\n"}, Stats{Compressed: 2}},
+	{"hard link", "*", func(r *rig, step func()) {
+		r.host.append("/log/a.log", a)
+		r.host.mu.Lock()
+		r.host.names["/log/b.log"] = r.host.names["/log/a.log"]
+		r.host.mu.Unlock()
+		step()
+	}, []string{"/log/a.log: " + a}, Stats{}},
+}
+
+func TestRotations(t *testing.T) {
+	for _, tt := range rotations {
 		for _, restart := range []bool{false, true} {
 			name := tt.name
 			if restart {
