@@ -48,14 +48,14 @@ type ImportHeader struct {
 	// -1 for a pipe: its text cannot be read again, so it is stored in any case,
 	// under a new stream, and not remembered.
 	Compared int
-	// Now is the time of the import; the gateway sets it. Imports are remembered
-	// for 30 days: an older file that is imported again is stored again.
+	// Now is the time of the import; the gateway sets it.
 	Now time.Time
 }
 
-// keepImports is how long an import is remembered, and an interrupted one can
-// be continued.
-const keepImports = 30 * 24 * time.Hour
+// maxImports is how many imports are remembered: 3 MiB of the spool's table. A
+// file whose import is forgotten, of all the oldest, is stored again if it is
+// imported again.
+const maxImports = 1 << 14
 
 // ImportResult says what an import did.
 type ImportResult struct {
@@ -170,7 +170,7 @@ type onlyReader struct{ io.Reader }
 // the record that says done and ends the stream; a crash before it makes the
 // next call read the file again, and store what is missing.
 func Import(ctx context.Context, to Importer, h ImportHeader, body io.Reader) (ImportResult, error) {
-	if err := forgetImports(ctx, to, h.Now); err != nil {
+	if err := forgetImports(ctx, to, maxImports); err != nil {
 		return ImportResult{}, fmt.Errorf("forgetting old imports: %w", err)
 	}
 	how := importBody
@@ -224,34 +224,41 @@ func over(id vault.StreamID) vault.Changes {
 	return vault.Changes{End: []vault.Generation{{Stream: id}}, Over: []vault.StreamID{id}}
 }
 
-// forgetImports forgets the imports of long ago. One that was interrupted is
-// given up: what it stored is sealed as it is.
-func forgetImports(ctx context.Context, to Importer, now time.Time) error {
-	var old vault.Changes
+// forgetImports forgets the oldest imports, as far as there are more than keep.
+// One that was interrupted is given up: what it stored is sealed as it is.
+func forgetImports(ctx context.Context, to Importer, keep int) error {
+	type known struct {
+		key string
+		Earlier
+		at time.Time
+	}
+	var all []known
 	err := to.Meta(importPrefix, func(kv vault.KV) error {
 		id, err := vault.ParseStreamID(kv.Key[strings.LastIndexByte(kv.Key, '/')+1:])
 		if err != nil {
 			return fmt.Errorf("import record %q: %w", kv.Key, err)
 		}
 		e, at, err := decodeEarlier(id, kv.Value)
-		if err != nil || now.Sub(at) < keepImports || len(old.Set) == forgetBatch {
-			return err
-		}
-		old.Set = append(old.Set, vault.KV{Key: kv.Key})
-		if !e.Done {
-			gone := over(id)
+		all = append(all, known{kv.Key, e, at})
+		return err
+	})
+	if err != nil || len(all) <= keep {
+		return err
+	}
+	slices.SortStableFunc(all, func(a, b known) int { return a.at.Compare(b.at) })
+	var old vault.Changes
+	for _, k := range all[:min(len(all)-keep, forgetBatch)] {
+		old.Set = append(old.Set, vault.KV{Key: k.key})
+		if !k.Done {
+			gone := over(k.Stream)
 			old.End, old.Over = append(old.End, gone.End...), append(old.Over, gone.Over...)
 		}
-		return nil
-	})
-	if err != nil || len(old.Set) == 0 {
-		return err
 	}
 	return to.Record(ctx, old)
 }
 
-// forgetBatch bounds the imports that are forgotten at one time; what is left is
-// for the next import.
+// forgetBatch bounds the imports that are forgotten at one time, so that they fit
+// one record; what is left is for the next import.
 const forgetBatch = 1000
 
 // importPipe stores a text that has no identity: without a hash, and synced once

@@ -450,8 +450,8 @@ func TestImportPipe(t *testing.T) {
 	}
 }
 
-// Imports are forgotten after 30 days, with their streams; one that was
-// interrupted is ended, so that it is sealed as it is.
+// The oldest imports are forgotten when there are too many, with their streams;
+// one that was interrupted is ended, so that it is sealed as it is.
 func TestImportsAreForgotten(t *testing.T) {
 	r := newRig(t)
 	do := func(text string) ImportResult {
@@ -462,12 +462,14 @@ func TestImportsAreForgotten(t *testing.T) {
 		r.must(err)
 		return res
 	}
-	text := logText(10)
-	do(text)
 	cut := headerOf(t, r.s, "proxy1", logText(20))
 	cut.Stream, cut.Now = streamB, r.wall
 	if _, err := Import(ctx, r.s, cut, io.MultiReader(strings.NewReader(strings.Repeat("half\n", HeadSize)), iotest.ErrReader(errors.New("gone")))); err == nil {
 		t.Fatal("an import that fails is taken")
+	}
+	for i := range 4 {
+		r.advance(time.Hour)
+		do(logText(10 + i))
 	}
 	for n := int64(1); ; n++ {
 		p := r.due(true)
@@ -476,21 +478,22 @@ func TestImportsAreForgotten(t *testing.T) {
 		}
 		r.seal(p[0], n)
 	}
-	r.advance(29 * 24 * time.Hour)
-	if !do(text).Already {
-		t.Error("forgotten after 29 days")
+	r.must(forgetImports(ctx, r.s, 5))
+	if n := len(r.s.table.kv); n != 5 {
+		t.Errorf("%d imports remembered, expected all five", n)
 	}
-	r.advance(2 * 24 * time.Hour)
-	do("another\n")
+	r.must(forgetImports(ctx, r.s, 3))
+	if n := len(r.s.table.kv); n != 3 || do(logText(10)).Already || !do(logText(13)).Already {
+		t.Errorf("%d imports remembered, expected the three newest", n)
+	}
 	if g := r.s.table.stream(streamB).gen(0); g.ended.IsZero() {
-		t.Error("an interrupted import of 31 days ago is not ended")
+		t.Error("an interrupted import that is forgotten is not ended")
 	}
+	r.drain()
 	r.advance(25 * time.Hour)
+	r.due(true) // begins a new file
 	r.due(true)
-	if n := len(r.s.table.kv); n != 1 {
-		t.Errorf("%d imports remembered, expected one", n)
-	}
-	if r.s.table.stream(streamB) != nil || len(r.s.table.order) != 1 {
-		t.Errorf("%d streams kept, expected that of the last import", len(r.s.table.order))
+	if n := len(r.s.table.order); n != 0 {
+		t.Errorf("%d streams kept of imports that are done", n)
 	}
 }
