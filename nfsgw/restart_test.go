@@ -285,8 +285,9 @@ func TestNamesThroughFaults(t *testing.T) {
 		if rng.IntN(25) > 0 {
 			continue
 		}
+		more := rng.IntN(5)
 		go func() { // the client must not wait for us while we wait for its server
-			for range rng.IntN(5) {
+			for range more {
 				<-calls
 			}
 		}()
