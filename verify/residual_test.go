@@ -88,4 +88,6 @@ type unmounted struct{ verify.Place }
 
 func (unmounted) Name() string { return "unmounted" }
 
-func (unmounted) Walk(context.Context, func(verify.File) error) error { return errors.New("not mounted") }
+func (unmounted) Walk(context.Context, func(verify.File) error) error {
+	return errors.New("not mounted")
+}

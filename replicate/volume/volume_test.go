@@ -168,7 +168,9 @@ func TestFillAgain(t *testing.T) {
 	if _, err := fill(3, func(o *volume.Options) { o.New = true }); !errors.Is(err, vault.ErrNotEmpty) {
 		t.Errorf("a disk with other files: %v", err)
 	}
-	if _, err := fill(2, func(o *volume.Options) { o.Trust = &ledger.Trust{Log: o.Trust.Log, Origin: o.Trust.Origin, KnownSize: 999} }); !errors.Is(err, ledger.ErrBehind) {
+	if _, err := fill(2, func(o *volume.Options) {
+		o.Trust = &ledger.Trust{Log: o.Trust.Log, Origin: o.Trust.Origin, KnownSize: 999}
+	}); !errors.Is(err, ledger.ErrBehind) {
 		t.Errorf("a ledger that was cut off: %v", err)
 	}
 	other := newSafe(t, 1)
