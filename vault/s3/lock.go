@@ -31,7 +31,7 @@ func (s *Store) Protect(ctx context.Context, name string, until time.Time) (vaul
 	}
 	o, err := s.find(ctx, object(name))
 	if err != nil {
-		return vault.LevelNone, err
+		return vault.LevelNone, s.absent(ctx, err)
 	}
 	if until = until.UTC(); until.Nanosecond() != 0 {
 		until = until.Truncate(time.Second).Add(time.Second)

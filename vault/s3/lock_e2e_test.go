@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -576,12 +575,12 @@ func TestSilentServer(t *testing.T) {
 	cfg.Timeout = time.Second
 	store, err := s3.Open(ctx, cfg)
 	must(t, err)
-	must(t, server.Process.Signal(syscall.SIGSTOP))
+	server.Stop(t)
 	wantErr(t, "Put", put(store, segment("x"), "x"), vault.ErrUnreachable)
 	_, err = store.Stat(ctx, vault.MarkerName)
 	wantErr(t, "Stat", err, vault.ErrUnreachable)
 	wantErr(t, "List", store.List(ctx, "", func(vault.Info) error { return nil }), vault.ErrUnreachable)
-	must(t, server.Process.Signal(syscall.SIGCONT))
+	server.Continue(t)
 	must(t, put(store, segment("x"), "x"))
 	wantContent(t, "after the silence", store, segment("x"), "x")
 }

@@ -61,7 +61,7 @@ func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, int64, er
 	}
 	info, err := s.find(ctx, o)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, s.absent(ctx, err)
 	}
 	return s.get(ctx, name, info.VersionID)
 }
@@ -70,15 +70,14 @@ func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, int64, er
 func (s *Store) get(ctx context.Context, name, version string) (io.ReadCloser, int64, error) {
 	rc, info, _, err := s.api.GetObject(ctx, s.bucket, s.key(name), minio.GetObjectOptions{VersionID: version})
 	if err != nil {
-		return nil, 0, s.absent(ctx, "opening "+name, err)
+		return nil, 0, s.absent(ctx, s.fail("opening "+name, err))
 	}
 	return &body{rc, name}, info.Size, nil
 }
 
-// absent is fail, for an error that may say that an object is absent: it does so
-// only if the bucket is still there.
-func (s *Store) absent(ctx context.Context, what string, err error) error {
-	err = s.fail(what, err)
+// absent passes an error on. If it says that an object is absent, the bucket must
+// still be there, or it is that which is.
+func (s *Store) absent(ctx context.Context, err error) error {
 	if errors.Is(err, vault.ErrNotExist) {
 		if err := s.alive(ctx); err != nil {
 			return err
@@ -109,27 +108,34 @@ func (s *Store) Stat(ctx context.Context, name string) (vault.Info, error) {
 	}
 	o, err := s.find(ctx, object(name))
 	if err != nil {
-		return vault.Info{}, err
+		return vault.Info{}, s.absent(ctx, err)
 	}
 	return vault.Info{Name: name, Size: o.Size, ModTime: o.LastModified}, nil
 }
 
-// find returns the version of an object that counts, or vault.ErrNotExist.
+// find returns the version of an object that counts. An absent object is
+// vault.ErrNotExist; whether the bucket is there is for the caller to ask.
 func (s *Store) find(ctx context.Context, o vault.Object) (minio.ObjectInfo, error) {
-	what := "looking for " + o.Name
-	if !s.versioned || o.IsContentNamed() {
-		info, err := s.api.StatObject(ctx, s.bucket, s.key(o.Name), minio.StatObjectOptions{Checksum: o.IsContentNamed()})
-		if err == nil && !s.versioned {
-			info.VersionID = "" // some say "null"
-			return info, nil
-		}
-		if err == nil && info.ChecksumSHA256 == checksum(o.Hash) {
-			return info, nil
-		}
-		if err := s.absent(ctx, what, err); err != nil && (!s.versioned || !errors.Is(err, vault.ErrNotExist)) {
-			return minio.ObjectInfo{}, err
-		}
+	if s.versioned && !o.IsContentNamed() {
+		return s.among(ctx, o)
 	}
+	info, err := s.api.StatObject(ctx, s.bucket, s.key(o.Name), minio.StatObjectOptions{Checksum: o.IsContentNamed()})
+	err = s.fail("looking for "+o.Name, err)
+	if !s.versioned {
+		info.VersionID = "" // some say "null"
+		return info, err
+	}
+	if err == nil && info.ChecksumSHA256 == checksum(o.Hash) {
+		return info, nil
+	}
+	if err != nil && !errors.Is(err, vault.ErrNotExist) {
+		return minio.ObjectInfo{}, err
+	}
+	return s.among(ctx, o)
+}
+
+// among is find by the list of versions.
+func (s *Store) among(ctx context.Context, o vault.Object) (minio.ObjectInfo, error) {
 	all, err := s.versions(ctx, o.Name)
 	if err != nil {
 		return minio.ObjectInfo{}, err
@@ -137,10 +143,7 @@ func (s *Store) find(ctx context.Context, o vault.Object) (minio.ObjectInfo, err
 	all = data(all)
 	switch {
 	case len(all) == 0:
-		if err := s.alive(ctx); err != nil {
-			return minio.ObjectInfo{}, err
-		}
-		return minio.ObjectInfo{}, fmt.Errorf("%s: %w", what, vault.ErrNotExist)
+		return minio.ObjectInfo{}, fmt.Errorf("looking for %s: %w", o.Name, vault.ErrNotExist)
 	case o.IsContentNamed() && len(all) > 1:
 		return s.byHash(ctx, o, all)
 	}

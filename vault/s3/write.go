@@ -82,7 +82,11 @@ func (s *Store) Put(ctx context.Context, name string, size int64, r io.Reader) e
 		return fmt.Errorf("storing: %w", &vault.TooLargeError{Name: name, Size: size, Limit: limit})
 	}
 	r = vault.Exactly(ctx, r, size)
-	there, err := s.find(ctx, o)
+	look := s.find
+	if s.versioned {
+		look = s.among // mostly nothing is there, and one request tells
+	}
+	there, err := look(ctx, o)
 	switch {
 	case err == nil:
 		err = s.putSame(ctx, name, there.VersionID, r)
