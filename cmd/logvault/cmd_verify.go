@@ -27,7 +27,7 @@ func (a *app) verifyCommand() *cli.Command {
 		Flags: append(append(readFlags(), keyFlags()...),
 			&cli.StringFlag{Name: "depth", Value: "objects", Usage: "`DEPTH`: chain, objects or content"},
 			&cli.StringFlag{Name: "against", Usage: "compare with the copy at `PATH|URL`, in both directions"},
-			&cli.StringSliceFlag{Name: "residual", Usage: "look in `DIR|URL` (.zfs/snapshot, .snapshots, a bucket with versions, any directory) for what must be destroyed, and for keys; repeat it"},
+			&cli.StringSliceFlag{Name: "residual", Usage: "look in `DIR|URL` (.zfs/snapshot, .snapshots, any directory, the old versions of a bucket) for what must be destroyed, and for keys; repeat it"},
 			&cli.StringFlag{Name: "known", Usage: "the history must contain `SIZE[:ROOT]`, or the checkpoint kept in FILE"},
 			&cli.StringFlag{Name: "since", Usage: "do not re-read segments recorded before this `TIME`"},
 			&cli.StringFlag{Name: "tz", Usage: "zone `ZONE` of a time that has none (default: local)"},

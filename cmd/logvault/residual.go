@@ -15,7 +15,8 @@ import (
 )
 
 // residualPlaces are what --residual names: directories of any kind, or vaults
-// at a URL, of which a bucket is searched in all its versions.
+// at a URL. Of a bucket that keeps versions the old and hidden ones are searched:
+// the others are the vault, and judged by its own audit.
 func (a *app) residualPlaces(c *cli.Context) (all []verify.Place, err error) {
 	for _, place := range c.StringSlice("residual") {
 		if !strings.Contains(place, "://") {
@@ -84,20 +85,18 @@ type storePlace struct {
 
 func (s storePlace) Name() string { return s.name }
 
-// versions is a store that lists what was overwritten or deleted too.
+// versions is a store that may keep what was overwritten or deleted.
 type versions interface {
-	// EachVersion calls fn for every version of every object, with its version
-	// id, whether or not a later one or a delete marker hides it.
-	EachVersion(ctx context.Context, fn func(i vault.Info, version string, open func() (io.ReadCloser, error)) error) error
+	// EachOldVersion calls fn for every version that a later one or a delete
+	// marker hides, with its version id.
+	EachOldVersion(ctx context.Context, fn func(i vault.Info, version string, open func() (io.ReadCloser, error)) error) error
 }
 
 func (s storePlace) Walk(ctx context.Context, fn func(verify.File) error) error {
 	at := strings.TrimRight(s.name, "/") + "/"
 	if v, ok := s.store.(versions); ok {
-		return v.EachVersion(ctx, func(i vault.Info, version string, open func() (io.ReadCloser, error)) error {
-			if version != "" {
-				i.Name += "?version=" + version
-			}
+		return v.EachOldVersion(ctx, func(i vault.Info, version string, open func() (io.ReadCloser, error)) error {
+			i.Name += "?version=" + version
 			return fn(verify.File{Path: at + i.Name, Size: i.Size, Open: open})
 		})
 	}
