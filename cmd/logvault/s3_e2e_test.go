@@ -121,6 +121,25 @@ func TestGatewaysSealIntoABucket(t *testing.T) {
 	s.refused(4, "verify", "--vault", s.base+"gw1", "--trust", "gw2/trust.toml")
 }
 
+// TestGatewaySealsOverSFTP: the same over an SSH account, whose files are then a
+// vault for the directory store.
+func TestGatewaySealsOverSFTP(t *testing.T) {
+	server := testserver.StartSSHD(t)
+	s := &s3Site{t: t, dir: t.TempDir(), base: "sftp://" + server.User + "@" + server.Addr + server.Dir + "/"}
+	options := "?known_hosts=" + server.KnownHosts + "&key=" + server.Key
+	s.run("keygen", "--no-passphrase", "--name", "Test <test@example.org>", "--out", "key")
+	s.run("init", "--vault", s.base+"gw"+options, "--state", "gw", "--auditor", "key/auditor.pub.asc", "--source", "proxy=", "--recovery-out", "recovery")
+	s.log("first", 2000)
+	s.run("--config=gw/logvault.toml", "ingest", "--source", "proxy", "--file", "first")
+	s.run("verify", "--vault", s.base+"gw"+options, "--vault", filepath.Join(server.Dir, "gw"), "--trust", "gw/trust.toml", "--depth", "content", "--key", "key/auditor.sec.asc")
+	if out := s.run("--config=gw/logvault.toml", "ls"); !strings.Contains(out, "2000 lines") {
+		t.Errorf("ls:\n%s", out)
+	}
+	s.refused(1, "ls", "--vault", s.base+"gw?known_hosts=/dev/null&key="+server.Key, "--trust", "gw/trust.toml")
+	s.refused(10, "ls", "--vault", s.base+"nothing"+options, "--trust", "gw/trust.toml")
+	s.refused(3, "ls", "--vault", "sftp://root@127.0.0.1:1/x"+options, "--trust", "gw/trust.toml")
+}
+
 // refused wants an exit code.
 func (s *s3Site) refused(code int, args ...string) {
 	s.t.Helper()

@@ -49,6 +49,17 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestVaultAtURL: what a place means is for who opens it; here it need only not
+// depend on where the program was started.
+func TestVaultAtURL(t *testing.T) {
+	for _, place := range []string{"s3://s3.lan:9000/logs/gw1?region=r1", "sftp://logs@nas.lan/srv/vault"} {
+		c, err := Parse("url.toml", []byte(strings.Replace(good, "/srv/vault", place, 1)))
+		if err != nil || c.Vault != place {
+			t.Errorf("%s: %+v, %v", place, c, err)
+		}
+	}
+}
+
 func TestEncodeParses(t *testing.T) {
 	c, err := Parse("good.toml", []byte(good))
 	if err != nil {
