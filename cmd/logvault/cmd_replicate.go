@@ -202,6 +202,9 @@ func (a *app) pass(c *cli.Context, from vault.Store, state copyState, flags pass
 	if c.Bool("immutable") && sum.Immutability.Weaker(vault.LevelFlag) {
 		a.talk(c, "the immutable flag was not reached everywhere: it needs root, and ext4, xfs or btrfs")
 	}
+	if s, ok := o.To.(interface{ Shortfall() string }); ok && s.Shortfall() != "" {
+		o.Log.Warn("the destination does not lock what it holds", "reason", s.Shortfall())
+	}
 	return a.printPass(c, sum)
 }
 

@@ -250,6 +250,34 @@ func TestReplicateInitChecksFirst(t *testing.T) {
 	p.replicate(codeRefused, "--init", "--trust", "/trust.toml")
 }
 
+// TestReplicateImmutable: flags by the pass itself, or by a job that needs no state.
+func TestReplicateImmutable(t *testing.T) {
+	p := newPrimary(t)
+	wants := func(text string) {
+		t.Helper()
+		if !strings.Contains(p.out.String(), text) {
+			t.Errorf("it says %q, expected %q", p.out.String(), text)
+		}
+	}
+	wants("immutability: mode")
+	p.replicate(codeOK, "--protect", "--trust", "/trust.toml")
+	wants("protected 3 objects, 3 of them new; immutability: flag")
+	p.replicate(codeOK, "--protect", "--trust", "/trust.toml", "--json")
+	wants(`"fresh":0`)
+	p.seal("a line\n")
+	p.replicate(codeOK)
+	wants("immutability: mode")
+	p.replicate(codeOK, "--immutable")
+	wants("replicated 0 objects (0 B), 5 were there")
+	wants("immutability: flag")
+	p.replicate(codeUsage, "--protect")
+	other, err := testvault.New(6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.replicate(codeIntegrity, "--protect", "--trust", other.Trust.Log)
+}
+
 // TestMemoryFile: what a killed pass remembered is taken as it is, whatever a
 // power cut made of it.
 func TestMemoryFile(t *testing.T) {
