@@ -26,7 +26,7 @@ var (
 func TestCrash(t *testing.T) {
 	seeds := *crashSeeds
 	if testing.Short() {
-		seeds /= 10
+		seeds /= 16
 	}
 	var total model
 	for i := range seeds {
@@ -41,7 +41,7 @@ func TestCrash(t *testing.T) {
 		total.lines += m.lines
 	}
 	t.Logf("%d seeds: %d kills, %d power cuts, %d rotations, %d lines", seeds, total.kills, total.cuts, total.rotations, total.lines)
-	if seeds >= 40 && (total.kills == 0 || total.cuts == 0 || total.rotations == 0) {
+	if seeds >= 25 && (total.kills == 0 || total.cuts == 0 || total.rotations == 0) {
 		t.Error("the model did not reach what it is for")
 	}
 }

@@ -133,17 +133,16 @@ func (s *Site) checkMarker(ctx context.Context, store vault.Reader) error {
 func (s *Site) primaryLoop(ctx context.Context, tell func(error)) {
 	for wait := s.beats.retry; ; wait = min(2*wait, reopenMost) {
 		err := s.openPrimary(ctx)
-		if err != nil {
-			s.openErr.Store(&err)
-		}
-		tell(err)
 		if err == nil {
 			s.better(opening)
+			tell(nil)
 			return
 		}
+		s.openErr.Store(&err)
 		if ctx.Err() == nil {
 			s.trouble(opening, err)
 		}
+		tell(err)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

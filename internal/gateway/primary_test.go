@@ -91,9 +91,7 @@ func TestVaultAway(t *testing.T) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
-			if !strings.Contains(w.log.String(), opening) {
-				t.Error("the log does not say that the vault is away")
-			}
+			within(t, "the log says that the vault is away", func() bool { return strings.Contains(w.log.String(), opening) })
 			next := *w.cfg
 			r.next = &next
 			r.reload <- syscall.SIGHUP
