@@ -56,7 +56,10 @@ func Protect(ctx context.Context, o StandingOptions) (StandingSummary, error) {
 	if err == nil {
 		_, err = p.protect(ctx, vault.MarkerName, ledgerDate(p.last))
 	}
-	s.sum.Level, s.sum.Size = p.level, p.src.Size()
+	s.sum.Level = p.level
+	if p.src != nil { // else it was refused
+		s.sum.Size = p.src.Size()
+	}
 	return s.sum, err
 }
 
