@@ -270,12 +270,7 @@ func (f *follower) recognise(l *listing, p *place, file File) (err error) {
 	}
 	known, free := f.find(p.ID, head, l.complete())
 	if known != nil && !free {
-		old, was := f.suspects[p.ID]
-		if !was || old.size != info.Size {
-			f.suspects[p.ID] = suspect{info.Size, f.boot()}
-			return nil
-		}
-		if f.boot()-old.since < settle {
+		if !f.settled(p.ID, info.Size, known) {
 			return nil
 		}
 		known = nil
@@ -298,6 +293,25 @@ func (f *follower) recognise(l *listing, p *place, file File) (err error) {
 	known.drained = known.size == known.pos
 	known.renamed(p.path)
 	return known.extend()
+}
+
+// settled tells whether a file that begins like the followed text t is a file of
+// its own: it has more than that of t, which a copy never has before the
+// truncation, or has not grown for a minute.
+func (f *follower) settled(id Identity, size int64, t *text) bool {
+	if t.file != nil {
+		if info, err := t.file.Stat(); err == nil && info.Size >= t.pos && size > info.Size {
+			return true
+		}
+	} else if t.at != nil && size > t.at.Size {
+		return true
+	}
+	old, was := f.suspects[id]
+	if !was || old.size != size {
+		f.suspects[id] = suspect{size, f.boot()}
+		return false
+	}
+	return f.boot()-old.since >= settle
 }
 
 // find returns the text that a file with this head is or repeats, of several that

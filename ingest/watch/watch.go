@@ -26,10 +26,12 @@
 //   - moved to another file system of the watch: the old inode is gone and a new
 //     one has the head, so the same text;
 //   - a second copy beside an unchanged file: it may be that of a copytruncate
-//     about to happen, so it waits until it has not grown for a minute. Then it is
-//     a new stream: bytes may be archived twice, never not at all.
+//     about to happen, so it waits until it is longer than that file or has not
+//     grown for a minute. Then it is a new stream: bytes may be archived twice,
+//     never not at all.
 //
-// A head without a whole line is compared with no file but that of the same inode.
+// A head without a whole line is compared with no file but that of the same inode,
+// and a copy that is shorter than the head is a file of its own.
 //
 // Compressed files (gzip, zstd, xz, bzip2, by their magic) do not grow and hold
 // what was taken in before: they are ignored, logged once and counted. Symbolic

@@ -144,20 +144,28 @@ var rotations = []rotation{
 		step()
 		r.host.copy("/log/a.log", "/log/b.log")
 		step()
-		r.pass(settle / 2)
-		r.host.append("/log/b.log", "x\n") // grows: waits anew
-		step()
 		r.pass(settle - 1)
 		step()
 		if n := len(r.texts()); n != 1 {
 			r.t.Errorf("%d streams before the copy has settled, expected 1", n)
 		}
-		r.pass(settle + 1)
+		r.pass(1)
+		step()
 		r.host.append("/log/a.log", c)
+		r.host.append("/log/b.log", b)
 		step()
-		r.pass(settle + 1)
+	}, []string{"/log/a.log: " + a + c, "/log/b.log: " + a + b}, Stats{}},
+	{"files that begin alike", "*", func(r *rig, step func()) {
+		r.host.append("/log/a.log", "# header\n")
 		step()
-	}, []string{"/log/a.log: " + a + c, "/log/b.log: " + a + "x\n"}, Stats{}},
+		r.host.rename("/log/a.log", "/log/a.log.1")
+		r.host.append("/log/a.log", "# header\n")
+		step() // may be a copy
+		for _, text := range []string{"x\n", "y\n"} {
+			r.host.append("/log/a.log", text)
+			step()
+		}
+	}, []string{"/log/a.log: # header\n", "/log/a.log: # header\nx\ny\n"}, Stats{}},
 	{"compressed", "*", func(r *rig, step func()) {
 		r.host.append("/log/a.log", a)
 		step()
