@@ -17,8 +17,9 @@ import (
 func (a *app) serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
-		Usage: "run the gateway: NFS export, sealing, control socket",
-		Description: describe("Runs until SIGTERM. Prints one line `ready` once it accepts. SIGTERM leaves the spool durable and exits 0;\n"+
+		Usage: "run the gateway: NFS export, directory watches, sealing, control socket",
+		Description: describe("Runs until SIGTERM. Prints one line `ready` once it accepts; a vault that is away then is waited for, while the intake goes on.\n"+
+			"SIGTERM leaves the spool durable and exits 0;\n"+
 			"SIGHUP reloads the sources and classes. What kill -9 interrupts is finished at the next start.",
 			"logvault --config /var/lib/logvault/logvault.toml serve", codePartial, codeIntegrity, codeNoVault, codeLocked),
 		Action: a.serve,

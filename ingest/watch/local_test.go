@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 func TestLocal(t *testing.T) {
@@ -137,6 +139,28 @@ func TestRun(t *testing.T) {
 	}
 	if want := []string{"/a.log: new\nback\n", "/a.log: one\ntwo\nlate\n", "/sub/b.log: below\n"}; !slices.Equal(got, want) {
 		t.Errorf("archived %q, expected %q", got, want)
+	}
+}
+
+// TestNotifierWaits: an overflow of the queue makes a round at once, and without
+// inotify rounds go on.
+func TestNotifierWaits(t *testing.T) {
+	n, err := newNotifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	begin := time.Now()
+	go func() { n.w.Errors <- fsnotify.ErrEventOverflow }() // taken by wait
+	n.wait(ctx, time.Hour)
+	var none *notifier
+	none.begin()
+	none.wait(ctx, time.Millisecond)
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	none.wait(over, time.Hour)
+	if d := time.Since(begin); none.trouble() != nil || d > time.Minute {
+		t.Errorf("waited %v, trouble %v", d, none.trouble())
 	}
 }
 
