@@ -134,7 +134,7 @@ type Options struct {
 	CosignKey string
 	// Actor is the role written into the copy log.
 	Actor string
-	// Jobs is how many objects are copied at once; 0 means 4.
+	// Jobs is how many objects are copied at once; 0 means 8.
 	Jobs int
 	// AcceptRotation is the hash, typed by a person, of the one rotate entry that
 	// may replace the pinned key by order of the recovery key.
@@ -193,7 +193,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, errors.New("replicate: source, destination, trust, clock or log not given")
 	}
 	if o.Jobs <= 0 {
-		o.Jobs = 4
+		o.Jobs = 8
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = 5

@@ -23,7 +23,7 @@ type Standing interface {
 type StandingOptions struct {
 	Vault Standing
 	Trust *ledger.Trust
-	Jobs  int // at once; 0 means 4
+	Jobs  int // at once; 0 means 8
 	Now   func() time.Time
 	Log   *slog.Logger
 }
@@ -48,7 +48,7 @@ func Protect(ctx context.Context, o StandingOptions) (StandingSummary, error) {
 		return StandingSummary{}, errors.New("replicate: vault, trust, clock or log not given")
 	}
 	if o.Jobs <= 0 {
-		o.Jobs = 4
+		o.Jobs = 8
 	}
 	p := &pass{o: Options{From: o.Vault, To: o.Vault, Trust: o.Trust, Jobs: o.Jobs, Attempts: 1, Now: o.Now, Log: o.Log}, anew: true}
 	s := &standing{pass: p, store: o.Vault}

@@ -38,7 +38,7 @@ func (a *app) replicateCommand() *cli.Command {
 			&cli.BoolFlag{Name: "init", Usage: "create the destination and pin the key; after an interruption, again"},
 			&cli.StringFlag{Name: "name", Value: "replica", Usage: "`NAME` of the copy, for --init"},
 			&cli.StringFlag{Name: "state", Usage: "directory `DIR` of the copy's keys (default: DEST.state)"},
-			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Value: 4, Usage: "objects copied at once, `N`"},
+			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Value: 8, Usage: "objects copied at once, `N`: enough that one is written while another waits for the disk"},
 			&cli.StringFlag{Name: "limit-rate", Usage: "bytes per second, such as 10MiB, `R`"},
 			&cli.IntFlag{Name: "attempts", Value: 5, Usage: "tries of each step while a machine is away, `N`; the waits double from 1 s to 1 h"},
 			&cli.BoolFlag{Name: "without-keys", Usage: "leave out keys/: for a partner, whose copy then dies with the keys elsewhere"},
