@@ -31,7 +31,9 @@ func (a *app) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	site, err := gateway.OpenIntake(c.Context, a.env(a.logger(c)), cfg)
+	env := a.env(a.logger(c))
+	env.Background = background
+	site, err := gateway.OpenIntake(c.Context, env, cfg)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -39,6 +40,14 @@ func leanHeap() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25)
 	}
+}
+
+// background lets the calling goroutine's thread wait for others: proxies wait for
+// an answer while they write, and nobody waits for a segment. The thread ends
+// with its goroutine. Where it is refused, sealing is as urgent as the intake.
+func background() {
+	runtime.LockOSThread()
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 10) // 0: this thread
 }
 
 // hardenProcess forbids core dumps and tracing by other processes of the same

@@ -52,6 +52,9 @@ type Env struct {
 	Boot   func() time.Duration
 	Log    *slog.Logger
 	Stores location.Opener // opens the vault
+	// Background, if set, is called by each goroutine that does the heavy work of
+	// sealing before it begins, so that the intake can be preferred.
+	Background func()
 }
 
 // Service is what commands ask of a gateway, in this process or in `serve`.
@@ -191,7 +194,7 @@ func (s *Site) openLedger(ctx context.Context) error {
 }
 
 func (s *Site) openSealer(ctx context.Context) error {
-	enc, err := segment.NewEncoder(segment.Options{Codec: vault.Codec(s.Config().Seal.Codec), Level: *s.Config().Seal.Level, Random: s.env.Random})
+	enc, err := segment.NewEncoder(segment.Options{Codec: vault.Codec(s.Config().Seal.Codec), Level: *s.Config().Seal.Level, Random: s.env.Random, Begin: s.env.Background})
 	if err != nil {
 		return err
 	}

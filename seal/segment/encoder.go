@@ -27,6 +27,9 @@ type Options struct {
 	Level   int
 	Workers int       // members in work at once; 0 = one per core
 	Random  io.Reader // of session keys and line secrets
+	// Begin, if set, is called by each worker's goroutine before it works, which
+	// ends with the segment.
+	Begin func()
 }
 
 // DefaultLevel returns the level that a codec is measured with: gzip 6, zstd 1.
@@ -248,7 +251,12 @@ func (e *Encoder) encodeMembers(ctx context.Context, j *job, out *output, to *pg
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	for _, worker := range e.workers {
-		running.Go(func() { worker.run(ctx, j, e.free) })
+		running.Go(func() {
+			if e.options.Begin != nil {
+				e.options.Begin()
+			}
+			worker.run(ctx, j, e.free)
+		})
 	}
 	// Cancelled workers still send what they hold: the channel has room for
 	// all members, and every buffer returns to e.free.

@@ -341,3 +341,17 @@ func TestRecycle(t *testing.T) {
 	}
 	checkRoundTrip(t, e, squidLog(500), k)
 }
+
+// TestBegin says that every worker of every segment announces itself first.
+func TestBegin(t *testing.T) {
+	k, began := newTestKey(t), make(chan struct{}, 100)
+	e, err := NewEncoder(Options{Codec: vault.Gzip, Level: 1, Workers: 3, Random: rand.Reader, Begin: func() { began <- struct{}{} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := 3; want <= 6; want += 3 {
+		if mustEncode(t, e, squidLog(100), k); len(began) != want {
+			t.Errorf("%d workers announced themselves, expected %d", len(began), want)
+		}
+	}
+}
