@@ -230,7 +230,7 @@ func TestReplicateInitGoesOn(t *testing.T) {
 			t.Fatalf("after a death before operation %d: exit %d: %s", at, code, p.errs.String())
 		}
 		if testing.Short() {
-			at += 6
+			at += 40
 		}
 	}
 }
