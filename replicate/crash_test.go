@@ -49,8 +49,11 @@ func TestCrash(t *testing.T) {
 					t.Fatalf("crash before operation %d", at)
 				}
 				if done {
-					t.Logf("%d crashes", at)
+					t.Logf("%d operations", at)
 					return
+				}
+				if testing.Short() {
+					at += 6
 				}
 			}
 		})
@@ -151,6 +154,9 @@ func TestFaults(t *testing.T) {
 		if !hit {
 			t.Logf("%d operations", at)
 			return
+		}
+		if testing.Short() {
+			at += 6
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -418,13 +419,12 @@ func TestOrphanOfTheLedgerRaisesNoWarning(t *testing.T) {
 // away is a source whose line breaks a few times.
 type away struct {
 	testvault.Files
-	left *int
+	left *atomic.Int64
 	only string
 }
 
 func (a away) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
-	if strings.HasPrefix(name, a.only) && *a.left > 0 {
-		*a.left--
+	if strings.HasPrefix(name, a.only) && a.left.Add(-1) >= 0 {
 		return nil, 0, vault.ErrUnreachable
 	}
 	return a.Files.Open(ctx, name)
@@ -435,13 +435,14 @@ func TestSourceAway(t *testing.T) {
 	for _, only := range []string{vault.MarkerName, "ledger/checkpoint", "ledger/tile/0/", "ledger/tile/entries/", "segments/"} {
 		w := source(t, 57)
 		r := newReplica(t, w)
-		left := 100
+		var left atomic.Int64
+		left.Store(100)
 		from := away{load(t, w.Vault), &left, only}
 		_, err := r.pass(from)
 		if !errors.Is(err, replicate.ErrPartial) || !errors.Is(err, vault.ErrUnreachable) || errors.Is(err, replicate.ErrDamaged) || errors.Is(err, replicate.ErrUnsigned) {
 			t.Errorf("%s away: error %v, expected %v only", only, err, replicate.ErrPartial)
 		}
-		left = 3
+		left.Store(3)
 		r.must(from)
 		same(t, load(t, w.Vault), r.files())
 	}
