@@ -13,6 +13,7 @@ const (
 	fileAge       = time.Hour // a file takes no more after this
 	snapshotEvery = 16        // files
 	spareFiles    = 2         // files kept for the records of sealing and cleaning
+	largeGroup    = 256 << 10 // written out at once; many small ones are better written together
 )
 
 // purpose tells what room is asked for.
@@ -167,6 +168,9 @@ func (s *Spool) flush() {
 	s.flushing = true
 	s.mu.Unlock()
 	_, err := f.f.WriteAt(f.seal(b, number, proven), pos)
+	if len(b) >= largeGroup {
+		f.f.WriteBack(pos, int64(len(b))) // a file is synced at its end while everybody waits
+	}
 	s.mu.Lock()
 	s.moves++
 	s.flushing = false

@@ -134,6 +134,15 @@ func (f osFile) Sync() error {
 	return nil
 }
 
+// WriteBack is sync_file_range(SYNC_FILE_RANGE_WRITE). An error in writing out is
+// kept by the kernel for the next Sync.
+func (f osFile) WriteBack(off, n int64) {
+	const writeOut = 2
+	if syncing {
+		_ = control(f.File, func(fd int) error { return syscall.SyncFileRange(fd, off, n, writeOut) })
+	}
+}
+
 func (f osFile) Preallocate(size int64) error {
 	err := control(f.File, func(fd int) error { return syscall.Fallocate(fd, 0, 0, size) })
 	if errors.Is(err, errors.ErrUnsupported) {

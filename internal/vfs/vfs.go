@@ -34,6 +34,10 @@ type File interface {
 	// read them back (fdatasync). After an error the file must not be trusted
 	// or synced again.
 	Sync() error
+	// WriteBack asks the system to begin writing out n bytes at off, so that a
+	// later Sync has less to wait for. It is a hint: it waits for nothing and
+	// says nothing about durability.
+	WriteBack(off, n int64)
 	// Preallocate reserves size bytes from the start of the file and extends
 	// it with zeros. ENOSPC is reported here rather than by a later write.
 	Preallocate(size int64) error
