@@ -138,6 +138,7 @@ func (h *host) run(name string, cmd *exec.Cmd) *process {
 	if cmd.Stdout == nil {
 		cmd.Stdout = log
 	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with its workers
 	h.must(cmd.Start())
 	p := &process{h.t, name, cmd, log}
 	h.t.Cleanup(func() { p.end(syscall.SIGKILL) })
@@ -151,6 +152,9 @@ func (p *process) end(sig syscall.Signal) {
 	}
 	_ = p.cmd.Process.Signal(sig) // it may have ended
 	err := p.cmd.Wait()
+	if sig == syscall.SIGKILL {
+		_ = syscall.Kill(-p.cmd.Process.Pid, sig) // nginx's workers outlive their master
+	}
 	if sig == syscall.SIGTERM && err != nil {
 		data, _ := os.ReadFile(p.log.Name())
 		p.t.Errorf("%s: %v\n%s", p.name, err, data)
