@@ -83,8 +83,9 @@ func TestFullSpoolIsAWait(t *testing.T) {
 	got := map[string]string{}
 	take := func(p vault.Piece, b []byte) { got[string(p.Name)] += string(b) }
 	for running := clients; running > 0; {
-		sealRound(t, spool, false, take) // what is due in a full spool, and no more
-		clock.advance(time.Second)
+		// What is due in a full spool, and no more. The clock stands meanwhile: it
+		// is one time without room, however often it comes and goes.
+		sealRound(t, spool, false, take)
 		select {
 		case err := <-done:
 			if err != nil {
@@ -110,7 +111,7 @@ func TestFullSpoolIsAWait(t *testing.T) {
 		t.Errorf("still full since %v", st.FullSince)
 	}
 	full, over := strings.Count(text.String(), "intake full"), strings.Count(text.String(), "takes nfs writes again")
-	if full != 1 || over < 1 {
+	if full != 1 || over != 1 {
 		t.Errorf("the log says %d times that it is full, %d times that it is over:\n%s", full, over, text.String())
 	}
 }
