@@ -8,15 +8,7 @@ type TooLargeError struct {
 	Size, Limit int64
 }
 
+// Error names the object, its size and the limit, in bytes.
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("%s: %d bytes, expected at most %d", e.Name, e.Size, e.Limit)
 }
-
-// ReadError says that a stored object could not be read.
-type ReadError struct {
-	Name string
-	Err  error
-}
-
-func (e *ReadError) Error() string { return fmt.Sprintf("reading %s: %v", e.Name, e.Err) }
-func (e *ReadError) Unwrap() error { return e.Err }

@@ -22,6 +22,8 @@ type exactReader struct {
 	left int64
 }
 
+// Read never gives more than the stated size. It gives io.EOF only after it has
+// seen that r ends there too.
 func (e *exactReader) Read(p []byte) (int, error) {
 	if err := e.ctx.Err(); err != nil {
 		return 0, err

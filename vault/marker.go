@@ -50,7 +50,7 @@ func ParseMarker(data []byte) (Marker, error) {
 	if !ok {
 		return Marker{}, fmt.Errorf("marker: first line %.40q, expected %q", first, markerMagic+markerVersion)
 	}
-	if n, err := parseNumber(strings.TrimPrefix(version, "v"), MaxSize); err == nil && n > 1 && version[0] == 'v' {
+	if n, err := parseNumber(strings.TrimPrefix(version, "v"), maxSize); err == nil && n > 1 && version[0] == 'v' {
 		return Marker{}, fmt.Errorf("marker: version %q, expected %q: %w", version, markerVersion, ErrNewer)
 	}
 	if version != markerVersion {

@@ -31,8 +31,8 @@ const (
 	LedgerPrefix = "ledger/"
 )
 
-// MaxSize is the largest ledger size a name can hold: numbers stay exact in JSON.
-const MaxSize = 1<<53 - 1
+// maxSize is the largest ledger size a name can hold: numbers stay exact in JSON.
+const maxSize = 1<<53 - 1
 
 // TileWidth is the number of hashes in a full tile and of entries in a full bundle.
 const TileWidth = 256
@@ -253,11 +253,11 @@ func (o *Object) parseLog(part []string) (err error) {
 		return firstError(err, o.parseTile(part[2:], KindTile, KindPartialTile))
 	case len(part) == 2 && part[0] == "checkpoints":
 		o.Kind = KindKeptCheckpoint
-		o.Size, err = parseNumber(part[1], MaxSize)
+		o.Size, err = parseNumber(part[1], maxSize)
 		return err
 	case len(part) == 3 && part[0] == "cosignatures":
 		o.Kind, o.KeyID = KindCosignature, part[2]
-		o.Size, err = parseNumber(part[1], MaxSize)
+		o.Size, err = parseNumber(part[1], maxSize)
 		return firstError(err, validKeyID(o.KeyID))
 	case len(part) == 2 && part[0] == "timestamps":
 		size, ok := strings.CutSuffix(part[1], ".tsr")
@@ -265,7 +265,7 @@ func (o *Object) parseLog(part []string) (err error) {
 			return errLayout
 		}
 		o.Kind = KindTimestamp
-		o.Size, err = parseNumber(size, MaxSize)
+		o.Size, err = parseNumber(size, maxSize)
 		return err
 	}
 	return errLayout
@@ -287,7 +287,7 @@ func (o *Object) parseTile(part []string, full, partial Kind) error {
 	}
 	for _, p := range part {
 		digits := strings.TrimPrefix(p, "x")
-		if len(digits) != 3 || !allDigits(digits) || o.Number > MaxSize/1000 {
+		if len(digits) != 3 || !allDigits(digits) || o.Number > maxSize/1000 {
 			return fmt.Errorf("%w: tile number", errLayout)
 		}
 		n, err := strconv.Atoi(digits)
@@ -297,7 +297,7 @@ func (o *Object) parseTile(part []string, full, partial Kind) error {
 		o.Number = o.Number*1000 + int64(n)
 	}
 	// One spelling only: the x's stand right and there is no leading group of zeros.
-	if o.Number > MaxSize/TileWidth || tileNumber(o.Number, TileWidth) != strings.Join(part, "/") {
+	if o.Number > maxSize/TileWidth || tileNumber(o.Number, TileWidth) != strings.Join(part, "/") {
 		return fmt.Errorf("%w: tile number", errLayout)
 	}
 	return nil

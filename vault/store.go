@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -136,7 +137,10 @@ type Remover interface {
 	Remove(ctx context.Context, name string) error
 }
 
-// ReadAll reads a whole object of at most limit bytes.
+// ReadAll reads a whole object of at most limit bytes. A longer one is a
+// *TooLargeError, of which nothing is read; one that ends before the size it was
+// opened with wraps io.ErrUnexpectedEOF. Of an object that grew meanwhile it gives
+// the size it had at first.
 func ReadAll(ctx context.Context, r Reader, name string, limit int64) ([]byte, error) {
 	rc, size, err := r.Open(ctx, name)
 	if err != nil {
@@ -148,7 +152,7 @@ func ReadAll(ctx context.Context, r Reader, name string, limit int64) ([]byte, e
 	}
 	data := make([]byte, size)
 	if _, err := io.ReadFull(rc, data); err != nil {
-		return nil, &ReadError{Name: name, Err: err}
+		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	return data, nil
 }

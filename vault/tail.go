@@ -45,7 +45,7 @@ func checkpointSize(checkpoint []byte) (int64, error) {
 	_, rest, _ := bytes.Cut(checkpoint, []byte("\n"))
 	line, _, ok := bytes.Cut(rest, []byte("\n"))
 	size, err := strconv.ParseInt(string(line), 10, 64)
-	if !ok || err != nil || size < 0 || size > MaxSize {
+	if !ok || err != nil || size < 0 || size > maxSize {
 		return 0, fmt.Errorf("checkpoint: size line %.20q, expected a number of 0 to 2^53-1", line)
 	}
 	return size, nil

@@ -17,6 +17,7 @@ const (
 
 const knownFlags = FlagImmutable | FlagAppend
 
+// Flags is the ioctl FS_IOC_GETFLAGS, without the flags unknown to this package.
 func (osFS) Flags(name string) (Flags, error) {
 	var flags uint32
 	err := onFlags(name, func(fd int) (err error) {
@@ -26,6 +27,8 @@ func (osFS) Flags(name string) (Flags, error) {
 	return Flags(flags) & knownFlags, err
 }
 
+// SetFlags is FS_IOC_GETFLAGS and, if that changes anything, FS_IOC_SETFLAGS. The
+// two are not one step: callers for one name do not overlap.
 func (osFS) SetFlags(name string, set, clear Flags) error {
 	return onFlags(name, func(fd int) error {
 		old, err := getFlags(fd)

@@ -470,6 +470,7 @@ type memLock struct {
 	n *node // nil once closed
 }
 
+// Close lets the lock go. The second call gives fs.ErrClosed.
 func (l *memLock) Close() error {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
@@ -493,9 +494,21 @@ func infoOf(name string, n *node) memInfo {
 	return memInfo{name: name, size: n.file.size, mode: n.mode, modTime: n.modTime}
 }
 
-func (i memInfo) Name() string       { return i.name }
-func (i memInfo) Size() int64        { return i.size }
-func (i memInfo) Mode() fs.FileMode  { return i.mode }
+// Name is the last part of the name that was asked for.
+func (i memInfo) Name() string { return i.name }
+
+// Size is in bytes; 0 for a directory.
+func (i memInfo) Size() int64 { return i.size }
+
+// Mode is the type and permission bits.
+func (i memInfo) Mode() fs.FileMode { return i.mode }
+
+// ModTime is when the content or, of a directory, a name last changed, by the
+// Mem's clock.
 func (i memInfo) ModTime() time.Time { return i.modTime }
-func (i memInfo) IsDir() bool        { return i.mode.IsDir() }
-func (i memInfo) Sys() any           { return nil }
+
+// IsDir reports whether it is a directory.
+func (i memInfo) IsDir() bool { return i.mode.IsDir() }
+
+// Sys is nil: there is no system below.
+func (i memInfo) Sys() any { return nil }

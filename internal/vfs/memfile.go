@@ -93,6 +93,7 @@ type memFile struct {
 	closed bool
 }
 
+// Name is the name the file was opened with, also after it was moved.
 func (f *memFile) Name() string { return f.name }
 
 // check returns why an operation is not possible now.
@@ -108,6 +109,8 @@ func (f *memFile) check(op string, write bool) error {
 	return nil
 }
 
+// Close ends the use of the file; what was not synced stays unsynced. Later calls
+// give fs.ErrClosed.
 func (f *memFile) Close() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -118,6 +121,7 @@ func (f *memFile) Close() error {
 	return nil
 }
 
+// Stat describes the file, also one whose names are gone.
 func (f *memFile) Stat() (fs.FileInfo, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -127,6 +131,7 @@ func (f *memFile) Stat() (fs.FileInfo, error) {
 	return infoOf(path.Base(f.name), f.n), nil
 }
 
+// Read reads at the position that Read and Write share.
 func (f *memFile) Read(p []byte) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -138,6 +143,7 @@ func (f *memFile) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadAt returns io.EOF with less than len(p) bytes. Holes read as zeros.
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -173,6 +179,8 @@ func (f *memFile) readAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// Write writes at the position that Read and Write share. With short room it
+// writes the pages that fit and gives ENOSPC.
 func (f *memFile) Write(p []byte) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -181,6 +189,7 @@ func (f *memFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteAt is like Write, at off. Only pages that have no room yet take some.
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -229,6 +238,8 @@ func (f *memFile) account(before int64) {
 	f.n.modTime = f.m.now()
 }
 
+// Sync makes the bytes and the size durable, except what a failed Sync lost. It
+// works on a file opened for reading too.
 func (f *memFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -258,6 +269,7 @@ func (f *memFile) failSync() {
 	c.sizeLost = c.size != c.syncedSize
 }
 
+// Truncate gives back the room of the pages behind size; a longer file takes none.
 func (f *memFile) Truncate(size int64) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -289,6 +301,7 @@ func (f *memFile) Truncate(size int64) error {
 	return nil
 }
 
+// Preallocate takes the room of all pages up to size or, with ENOSPC, none.
 func (f *memFile) Preallocate(size int64) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()

@@ -23,10 +23,14 @@ var OS FS = osFS{}
 
 type osFS struct{}
 
+// Open is open(O_RDONLY). A directory can be opened, but not read.
 func (osFS) Open(name string) (File, error) { return openFile(name, os.O_RDONLY, 0) }
 
+// OpenRW is open(O_RDWR); a directory is EISDIR.
 func (osFS) OpenRW(name string) (File, error) { return openFile(name, os.O_RDWR, 0) }
 
+// Create is open(O_RDWR|O_CREAT|O_EXCL): a symbolic link is an existing name,
+// wherever it points. The umask applies to perm.
 func (osFS) Create(name string, perm fs.FileMode) (File, error) {
 	return openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 }
@@ -39,10 +43,15 @@ func openFile(name string, flag int, perm fs.FileMode) (File, error) {
 	return osFile{f}, nil
 }
 
+// Link is link(2). Directories are EPERM, another file system is EXDEV.
 func (osFS) Link(oldname, newname string) error { return os.Link(oldname, newname) }
 
+// Rename is rename(2), but an existing directory is never replaced: package os
+// gives EEXIST for it.
 func (osFS) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
 
+// RenameNew is renameat2(RENAME_NOREPLACE). EINVAL says that the file system
+// lacks it.
 func (osFS) RenameNew(oldname, newname string) error {
 	const noReplace = 1 // RENAME_NOREPLACE of linux/fs.h
 	oldp, err := syscall.BytePtrFromString(oldname)
@@ -69,16 +78,22 @@ func (osFS) RenameNew(oldname, newname string) error {
 	return nil
 }
 
+// Remove is unlink(2) or rmdir(2).
 func (osFS) Remove(name string) error { return os.Remove(name) }
 
+// Mkdir is mkdir(2). The umask applies to perm.
 func (osFS) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(name, perm) }
 
+// ReadDir reads the directory to its end and sorts the names as bytes.
 func (osFS) ReadDir(name string) ([]fs.DirEntry, error) { return os.ReadDir(name) }
 
+// Stat is stat(2).
 func (osFS) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
 
+// Chmod is chmod(2). It is not made durable.
 func (osFS) Chmod(name string, mode fs.FileMode) error { return os.Chmod(name, mode) }
 
+// SyncDir is fsync(2) on the directory. EINVAL counts as success: see OS.
 func (osFS) SyncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {
@@ -94,6 +109,8 @@ func (osFS) SyncDir(name string) error {
 	return nil
 }
 
+// Lock is flock(LOCK_EX|LOCK_NB) on a file that it makes with mode 0600. The
+// lock belongs to the open file, so a second Lock in this process fails too.
 func (osFS) Lock(name string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -110,6 +127,7 @@ func (osFS) Lock(name string) (io.Closer, error) {
 	return nil, &fs.PathError{Op: "flock", Path: name, Err: err}
 }
 
+// Space is statfs(2). Free is what is left to unprivileged users.
 func (osFS) Space(name string) (Space, error) {
 	var st syscall.Statfs_t
 	if err := retry(func() error { return syscall.Statfs(name, &st) }); err != nil {
@@ -124,6 +142,7 @@ func (osFS) Space(name string) (Space, error) {
 
 type osFile struct{ *os.File }
 
+// Sync is fdatasync(2).
 func (f osFile) Sync() error {
 	if !syncing {
 		return nil
@@ -143,6 +162,8 @@ func (f osFile) WriteBack(off, n int64) {
 	}
 }
 
+// Preallocate is fallocate(2), or writes zeros behind the end of the file where
+// the file system has no such call.
 func (f osFile) Preallocate(size int64) error {
 	err := control(f.File, func(fd int) error { return syscall.Fallocate(fd, 0, 0, size) })
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -75,7 +75,7 @@ func (p Period) valid() error {
 	if p.Years < 0 || p.Months < 0 || p.Days < 0 {
 		return fmt.Errorf("period %s: negative part", p)
 	}
-	if p.Years*365+p.Months*30+p.Days > MaxDays {
+	if p.Years*365+p.Months*30+p.Days > maxDays {
 		return fmt.Errorf("period %s: expected at most a hundred years", p)
 	}
 	return nil

@@ -56,8 +56,8 @@ type Class struct {
 	ValidUntil time.Time
 }
 
-// MaxDays is about the longest period accepted: a hundred years.
-const MaxDays = 36525
+// maxDays is about the longest period accepted: a hundred years.
+const maxDays = 36525
 
 // Valid returns nil if c can be sealed under, else what is wrong with it.
 func (c Class) Valid() error {
@@ -88,12 +88,6 @@ func (c Class) RetainUntil(record time.Time) time.Time {
 // It names the folder of the segment and its period key.
 func (c Class) DestructionDay(record time.Time) (year int, month time.Month, day int) {
 	return c.RetainUntil(record).In(c.Zone).Date()
-}
-
-// Day returns the civil date of the record in the class's zone. Records of
-// different days never share a segment, so that one date can stand for all.
-func (c Class) Day(record time.Time) (year int, month time.Month, day int) {
-	return record.In(c.Zone).Date()
 }
 
 // Lapsed reports whether the legal basis is past its known end at now: the

@@ -157,7 +157,7 @@ func TestOneDateForADayAndInOrder(t *testing.T) {
 		var last time.Time
 		start := time.Date(2005, 1, 1, 0, 0, 0, 0, time.UTC)
 		for at := start; at.Before(start.AddDate(20, 0, 0)); at = at.Add(6*time.Hour + 7*time.Minute) {
-			y, m, d := c.Day(at)
+			y, m, d := at.In(c.Zone).Date()
 			got := c.RetainUntil(at)
 			if want, ok := byDay[[3]int{y, int(m), d}]; ok && !got.Equal(want) {
 				t.Fatalf("%s: %v and another record of its day differ: %v, %v", name, at, got, want)
@@ -181,7 +181,7 @@ func TestClassValid(t *testing.T) {
 		"no time zone":   func(c *Class) { c.Zone = nil },
 		"at least P1D":   func(c *Class) { c.Period = Period{} },
 		"negative":       func(c *Class) { c.Period = Period{Years: 2, Days: -1} },
-		"hundred years":  func(c *Class) { c.Grace = Period{Days: MaxDays + 1} },
+		"hundred years":  func(c *Class) { c.Grace = Period{Days: maxDays + 1} },
 	} {
 		c := good
 		spoil(&c)
