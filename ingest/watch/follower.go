@@ -25,7 +25,7 @@ type follower struct {
 
 	texts    []*text            // by stream and generation
 	byID     map[Identity]*text // what each file holds now
-	ignored  map[Identity]bool  // compressed files
+	ignored  map[Identity]int64 // compressed files, by their Info.Changed
 	suspects map[Identity]suspect
 	anew     []*text // of this round: begin anew
 	roots    []Dir   // open during a round
@@ -227,7 +227,8 @@ func (f *follower) bind(l *listing) {
 func (f *follower) adopt(l *listing) {
 	var unknown []*place
 	for id, p := range l.files {
-		if f.byID[id] == nil && p.matches && !f.ignored[id] {
+		// One that changed may be another file, with the inode of the one we ignored.
+		if changed, ignored := f.ignored[id]; f.byID[id] == nil && p.matches && !(ignored && changed == p.Changed) {
 			unknown = append(unknown, p)
 		}
 	}
@@ -262,10 +263,7 @@ func (f *follower) recognise(l *listing, p *place, file File) (err error) {
 	if err != nil {
 		return err
 	}
-	if kind := compressed(head); kind != "" {
-		f.ignored[p.ID] = true
-		f.w.count(func(s *Stats) { s.Compressed++ })
-		f.log.Info("a compressed file is not followed", "path", p.path, "kind", kind)
+	if f.ignore(p.path, info, head) {
 		return nil
 	}
 	known, free := f.find(p.ID, head, l.complete())
@@ -293,6 +291,22 @@ func (f *follower) recognise(l *listing, p *place, file File) (err error) {
 	known.drained = known.size == known.pos
 	known.renamed(p.path)
 	return known.extend()
+}
+
+// ignore notes a file that is compressed. One that is not, or no longer, is not ignored.
+func (f *follower) ignore(path string, info Info, head []byte) bool {
+	_, before := f.ignored[info.ID]
+	delete(f.ignored, info.ID)
+	kind := compressed(head)
+	if kind == "" {
+		return false
+	}
+	f.ignored[info.ID] = info.Changed
+	if !before {
+		f.w.count(func(s *Stats) { s.Compressed++ })
+		f.log.Info("a compressed file is not followed", "path", path, "kind", kind)
+	}
+	return true
 }
 
 // settled tells whether a file that begins like the followed text t is a file of
@@ -359,6 +373,9 @@ func readHead(file File, n int) ([]byte, error) {
 	}
 	return buf[:got], nil
 }
+
+// maxMagic is the length of the longest magic that compressed knows.
+const maxMagic = 6
 
 // compressed tells by its magic how a file is compressed, or "".
 func compressed(head []byte) string {

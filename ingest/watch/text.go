@@ -95,6 +95,14 @@ func (f *follower) look(ctx context.Context, t *text) error {
 	if t.at != nil {
 		t.renamed(t.at.path)
 	}
+	if !t.stored && t.head == 0 {
+		// It was empty when it was found: gzip makes its file long before it writes.
+		head, err := readHead(t.file, maxMagic)
+		if err == nil && f.ignore(t.path, info, head) {
+			f.drop(t)
+			return nil
+		}
+	}
 	if err := t.extend(); err != nil {
 		f.problem(t.path, err)
 		return nil

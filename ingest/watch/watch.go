@@ -182,7 +182,7 @@ func New(cfg Config) (*Watcher, error) {
 	for _, one := range cfg.Watches {
 		f := bySource[one.Source]
 		if f == nil {
-			f = &follower{w: w, source: one.Source, byID: map[Identity]*text{}, ignored: map[Identity]bool{}, suspects: map[Identity]suspect{},
+			f = &follower{w: w, source: one.Source, byID: map[Identity]*text{}, ignored: map[Identity]int64{}, suspects: map[Identity]suspect{},
 				log: cfg.Log.With("source", string(one.Source))}
 			bySource[one.Source] = f
 			w.sources = append(w.sources, f)
