@@ -35,58 +35,8 @@ func config(s *testserver.SSHD, root string) sftp.Config {
 func TestConformance(t *testing.T) {
 	s := testserver.StartSSHD(t)
 	storetest.Run(t, func(t *testing.T) storetest.Place {
-		cfg := config(s, t.TempDir()+"/vault")
-		return storetest.Place{
-			Create: func(ctx context.Context) (storetest.Store, error) { return opened(t, sftp.Create)(ctx, cfg) },
-			Open:   func(ctx context.Context) (storetest.Store, error) { return opened(t, sftp.Open)(ctx, cfg) },
-		}
+		return place(t, config(s, t.TempDir()+"/vault"))
 	})
-}
-
-// opened closes a store when its test ends.
-func opened(t *testing.T, f func(context.Context, sftp.Config) (*sftp.Store, error)) func(context.Context, sftp.Config) (storetest.Store, error) {
-	return func(ctx context.Context, cfg sftp.Config) (storetest.Store, error) {
-		s, err := f(ctx, cfg)
-		if err != nil {
-			return nil, err
-		}
-		t.Cleanup(func() { s.Close() })
-		return s, nil
-	}
-}
-
-var ctx = context.Background()
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantErr(t *testing.T, what string, got, want error) {
-	t.Helper()
-	if !errors.Is(got, want) {
-		t.Errorf("%s: error %v, expected %v", what, got, want)
-	}
-}
-
-// create makes a vault in a directory of the server.
-func create(t *testing.T, cfg sftp.Config) *sftp.Store {
-	t.Helper()
-	s, err := sftp.Create(ctx, cfg)
-	must(t, err)
-	t.Cleanup(func() { s.Close() })
-	must(t, put(s, vault.MarkerName, "marker"))
-	return s
-}
-
-func put(s *sftp.Store, name, data string) error {
-	return s.Put(ctx, name, int64(len(data)), strings.NewReader(data))
-}
-
-func segment(data string) string {
-	return vault.SegmentName(vault.Day{Year: 2026, Month: time.November, Day: 21}, vault.HashOf([]byte(data)), vault.Gzip)
 }
 
 // TestSameAsDirectory: what one kind of store made the other opens, with the

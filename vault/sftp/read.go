@@ -36,6 +36,9 @@ func regular(name string, fi os.FileInfo) (vault.Info, error) {
 	if !fi.Mode().IsRegular() {
 		return vault.Info{}, fmt.Errorf("%s: %s, expected a regular file", name, fi.Mode().Type())
 	}
+	if fi.Size() < 0 { // unsigned on the wire
+		return vault.Info{}, fmt.Errorf("%s: the server tells of a size beyond 2^63", name)
+	}
 	return vault.Info{Name: name, Size: fi.Size(), ModTime: fi.ModTime()}, nil
 }
 
@@ -76,7 +79,7 @@ func (s *Store) open(ctx context.Context, ses *session, name string) (io.ReadClo
 	if err != nil {
 		return nil, 0, s.absent(ctx, ses.client, name, err)
 	}
-	return &reader{ctx: ctx, store: s, ses: ses, name: name, f: f}, info.Size, nil
+	return &reader{ctx: ctx, store: s, ses: ses, name: name, f: f, size: info.Size}, info.Size, nil
 }
 
 // reader reads a file ahead of its reader, with many requests in flight: one
@@ -87,6 +90,7 @@ type reader struct {
 	ses   *session
 	name  string
 	f     *sftp.File
+	size  int64 // as the server told it
 
 	pipe *io.PipeReader // nil until the first Read
 	done chan struct{}  // closed when the goroutine behind the pipe has ended
@@ -112,7 +116,12 @@ func (r *reader) start() {
 	r.pipe, r.done = pr, make(chan struct{})
 	go func() {
 		defer close(r.done)
-		_, err := r.f.WriteTo(pw)
+		n, err := r.f.WriteTo(pw)
+		if err == nil && n < r.size {
+			// The library takes each answer for all that it asked for: what came
+			// has holes, and must not pass for the object.
+			err = fmt.Errorf("the server answered with fewer bytes than it was asked for: %d of %d", n, r.size)
+		}
 		if err != nil {
 			err = &transferError{err} // io.EOF here would be the end of the object
 		}
@@ -162,6 +171,9 @@ func (s *Store) readDir(ctx context.Context, dir string) (entries []os.FileInfo,
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoDir
 	}
+	if err == nil {
+		err = plausible(dir, entries)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listing %s: %w", s.path(dir), err)
 	}
@@ -174,6 +186,26 @@ func (s *Store) readDir(ctx context.Context, dir string) (entries []os.FileInfo,
 	}
 	slices.SortFunc(entries, func(a, b os.FileInfo) int { return strings.Compare(key(a), key(b)) })
 	return entries, nil
+}
+
+// longestName bounds the names that a server lists, in bytes, as Linux does: a
+// tree without a bottom ends there.
+const longestName = 4096
+
+// plausible refuses a list that no directory can have: its names would lead out
+// of the directory, or back into it for ever.
+func plausible(dir string, entries []os.FileInfo) error {
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
+			return fmt.Errorf("the server lists %q, which is no name", name)
+		case len(dir)+1+len(name) > longestName:
+			return fmt.Errorf("the server lists a name of %d bytes, expected at most %d", len(dir)+1+len(name), longestName)
+		case e.Size() < 0:
+			return fmt.Errorf("the server tells of a size of %.200q beyond 2^63", name)
+		}
+	}
+	return nil
 }
 
 func (s *Store) list(ctx context.Context, dir string, fn func(vault.Info) error) error {

@@ -24,7 +24,9 @@
 //
 // The connection is made when it is needed, kept, and made anew after it broke.
 // The call that it broke under fails with vault.ErrUnreachable and may be
-// repeated. A server that does not answer for Timeout has a broken connection.
+// repeated. A server that does not answer for Timeout has a broken connection;
+// that what serves the files must answer, not only sshd, keeps a hard mount that
+// is away on the server from holding a caller for ever.
 //
 // What protects objects here is their mode, 0440: against mistakes. The account
 // owns the files and can change that, so Protect never reports more.

@@ -101,10 +101,14 @@ func link(c *sftp.Client, temp, newname string) error {
 	} else if !errors.Is(serr, fs.ErrNotExist) || errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(err, serr)
 	}
-	if rerr := c.Rename(temp, newname); rerr != nil {
-		return errors.Join(err, rerr)
+	rerr := c.Rename(temp, newname)
+	if rerr == nil {
+		return nil
 	}
-	return nil
+	if _, serr := c.Lstat(newname); serr == nil {
+		return fs.ErrExist // since the look before
+	}
+	return errors.Join(err, rerr)
 }
 
 // putSame succeeds if name holds exactly the bytes of body, and makes them
@@ -114,7 +118,11 @@ func (s *Store) putSame(ctx context.Context, c *sftp.Client, name string, size i
 	if err != nil {
 		return err
 	}
-	stored := &reader{ctx: ctx, store: s, name: name, f: f}
+	info, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	stored := &reader{ctx: ctx, store: s, name: name, f: f, size: info.Size()}
 	stored.start()
 	defer stored.Close() // opened for reading: nothing to lose
 	same, err := vault.Same(stored.pipe, body)
