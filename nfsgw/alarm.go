@@ -3,24 +3,24 @@ package nfsgw
 import (
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 const (
 	alarmAgain = 10 * time.Minute // a state that lasts is told of again
-	alarmCalm  = 5 * time.Second  // it is over when nothing was told to wait for so long
 	alarmQuiet = time.Minute      // one that comes and goes is told of so often at most
+	// alarmCalm ends the state: nothing was told to wait for so long. The Linux
+	// client tries again after 5 s, others after 15 s; so nobody waits any more.
+	alarmCalm = 30 * time.Second
 )
 
 // alarm watches over the state "the Sink has no room": it says in the log when
-// that begins, again while it lasts, and when it is over. Calls are many, so the
-// good state costs them one atomic load.
+// that begins, again while it lasts, and when it is over. Only calls that are
+// told to wait count. What succeeds says nothing: a full Sink still commits and
+// ends generations; and a client that gave up makes no call that could.
 type alarm struct {
 	log *slog.Logger
 	now func() time.Time
-
-	on atomic.Bool
 
 	mu    sync.Mutex
 	since time.Time // it began; zero: all is well
@@ -34,38 +34,39 @@ func (a *alarm) full() {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	quiet := alarmAgain
+	a.settle(now)
 	if a.since.IsZero() {
-		a.since, a.calls, quiet = now, 0, alarmQuiet
-		a.on.Store(true)
+		a.since, a.calls = now, 0
 	}
 	a.last = now
 	a.calls++
-	if a.told.IsZero() || now.Sub(a.told) >= quiet {
+	quiet := alarmAgain
+	if a.told.Before(a.since) {
+		quiet = alarmQuiet
+	}
+	if now.Sub(a.told) >= quiet {
 		a.told = now
 		a.log.Error("intake full: nfs clients are told to wait", "since", a.since, "calls", a.calls)
 	}
 }
 
-// room notes a call whose data or change was stored.
-func (a *alarm) room() {
-	if !a.on.Load() {
-		return
-	}
+// state returns since when the Sink has no room; zero: it has. Whoever looks
+// first after the state is over writes that to the log.
+func (a *alarm) state() time.Time {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.settle(now)
+	return a.since
+}
+
+// settle ends a state that is over; mu is held.
+func (a *alarm) settle(now time.Time) {
 	if a.since.IsZero() || now.Sub(a.last) < alarmCalm {
 		return
 	}
-	a.log.Info("intake takes nfs writes again", "after", a.last.Sub(a.since), "calls", a.calls)
+	if !a.told.Before(a.since) {
+		a.log.Info("no nfs client is told to wait any more", "after", a.last.Sub(a.since), "calls", a.calls)
+	}
 	a.since = time.Time{}
-	a.on.Store(false)
-}
-
-// state returns since when the Sink has no room; zero: it has.
-func (a *alarm) state() time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.since
 }

@@ -16,7 +16,6 @@ import (
 func (s *Server) passing(c *call, err error) status {
 	switch {
 	case err == nil:
-		s.alarm.room()
 		return statusOK
 	case errors.Is(err, vault.ErrFull):
 		c.full = true

@@ -110,7 +110,7 @@ func TestFullSpoolIsAWait(t *testing.T) {
 	if st := g.srv.Stats(); !st.FullSince.IsZero() {
 		t.Errorf("still full since %v", st.FullSince)
 	}
-	full, over := strings.Count(text.String(), "intake full"), strings.Count(text.String(), "takes nfs writes again")
+	full, over := strings.Count(text.String(), "intake full"), strings.Count(text.String(), "any more")
 	if full != 1 || over != 1 {
 		t.Errorf("the log says %d times that it is full, %d times that it is over:\n%s", full, over, text.String())
 	}

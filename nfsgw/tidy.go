@@ -21,16 +21,20 @@ const (
 // expiredName replaces a name whose bytes have expired.
 const expiredName = "expired"
 
-// tidyLoop tidies now and then until ctx is done.
+// tidyLoop tidies now and then until ctx is done, and looks whether the alarm is
+// over when no call does.
 func (s *Server) tidyLoop(ctx context.Context) {
-	beat := time.NewTicker(tidyEvery)
+	beat, look := time.NewTicker(tidyEvery), time.NewTicker(alarmCalm)
 	defer beat.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-beat.C:
 			if err := s.tidy(ctx); err != nil && !errors.Is(err, vault.ErrFull) {
 				s.fail(err)
 			}
+		case <-look.C:
+			s.alarm.state()
 		case <-ctx.Done():
 			return
 		case <-s.failed:

@@ -240,45 +240,62 @@ type fullSink struct{ Sink }
 
 func (fullSink) Record(context.Context, vault.Changes) error { return vault.ErrFull }
 
-// The alarm is told once, again while it lasts, and when it is over.
+// The alarm is told once, again while it lasts, and when it is over: when no call
+// was told to wait for a while, whatever else succeeded and also if no call comes.
 func TestAlarm(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var text bytes.Buffer
 	a := alarm{log: slog.New(slog.NewTextHandler(&text, nil)), now: func() time.Time { return now }}
 	said := func() (full, over int) {
 		defer text.Reset()
-		return strings.Count(text.String(), "intake full"), strings.Count(text.String(), "again")
+		return strings.Count(text.String(), "intake full"), strings.Count(text.String(), "any more")
 	}
-	a.room()
-	for range 100 {
+	for range 20 { // one client, which tries again every 6 s
 		a.full()
-		now = now.Add(time.Second)
+		now = now.Add(6 * time.Second)
+		if a.state().IsZero() {
+			t.Fatal("over between two attempts of a client")
+		}
 	}
-	if full, over := said(); full != 1 || over != 0 || a.state().IsZero() {
-		t.Errorf("full for 100 s: said %d times, over %d", full, over)
+	if full, over := said(); full != 1 || over != 0 {
+		t.Errorf("full for two minutes: said %d times, over %d", full, over)
 	}
-	now = now.Add(alarmAgain)
+	now = now.Add(alarmCalm) // nobody looks, and then another call has to wait
 	a.full()
-	if full, _ := said(); full != 1 {
-		t.Errorf("full for ten minutes more: said %d times", full)
+	if full, over := said(); full != 1 || over != 1 {
+		t.Errorf("full, over and full again: said %d times, over %d", full, over)
 	}
-	now = now.Add(time.Second)
-	a.room() // one that found room among others that do not
-	if a.state().IsZero() {
-		t.Error("over after a second")
+	since := a.state()
+	for range 60 {
+		now = now.Add(alarmAgain / 50)
+		a.full()
+	}
+	if full, over := said(); full != 1 || over != 0 || a.state() != since {
+		t.Errorf("full for twelve minutes more: said %d times, over %d", full, over)
 	}
 	now = now.Add(alarmCalm)
-	a.room()
-	a.room()
-	if _, over := said(); over != 1 || !a.state().IsZero() {
-		t.Errorf("over: said %d times, state %v", over, a.state())
+	for range 2 {
+		if at := a.state(); !at.IsZero() {
+			t.Errorf("nobody was told to wait for %v, and it is full since %v", alarmCalm, at)
+		}
 	}
+	if _, over := said(); over != 1 {
+		t.Errorf("over: said %d times", over)
+	}
+	now = now.Add(time.Hour)
 	for range 3 { // it comes and goes
 		a.full()
 		now = now.Add(alarmCalm)
-		a.room()
+		a.state()
 	}
-	if full, _ := said(); full > 1 {
-		t.Errorf("comes and goes within a minute: said %d times", full)
+	if full, over := said(); full != 2 || over != 2 {
+		t.Errorf("three times within 90 s: said %d times, over %d; expected the first and the third", full, over)
+	}
+	for range 6 {
+		a.full()
+		now = now.Add(alarmCalm / 2)
+	}
+	if full, over := said(); full != 1 || over != 0 {
+		t.Errorf("again, and it lasts: said %d times, over %d", full, over)
 	}
 }
