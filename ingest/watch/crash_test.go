@@ -253,16 +253,12 @@ func (m *model) rotate(p *program) error {
 		}
 	}
 	if m.host.file(p.name+".2") != nil {
-		m.bury(p, p.name+".2")
+		if err := m.bury(p, p.name+".2"); err != nil {
+			return err
+		}
 	}
 	if m.host.file(p.name+".1") != nil {
 		m.host.rename(p.name+".1", p.name+".2")
-	}
-	between := func() error {
-		if m.rng.IntN(2) == 0 {
-			return m.again(m.rounds)
-		}
-		return nil
 	}
 	if !p.copies {
 		m.say("rename %s", p.name)
@@ -271,11 +267,11 @@ func (m *model) rotate(p *program) error {
 			m.write(p) // the program was not told yet
 		}
 		p.node = nil
-		return between()
+		return m.between()
 	}
 	m.say("copytruncate %s", p.name)
 	m.host.copy(p.name, p.name+".1")
-	if err := between(); err != nil {
+	if err := m.between(); err != nil {
 		return err
 	}
 	c := m.host.file(p.name + ".1")
@@ -291,13 +287,35 @@ func (m *model) rotate(p *program) error {
 	return nil
 }
 
-// bury removes a rotated file. That of copytruncate is in the list already.
-func (m *model) bury(p *program, name string) {
+// between lets the watcher look, or not.
+func (m *model) between() error {
+	if m.rng.IntN(2) == 0 {
+		return m.again(m.rounds)
+	}
+	return nil
+}
+
+// bury removes a rotated file, or has it compressed, which gives the inode of the
+// last compressed one to the new. That of copytruncate is in the list already.
+func (m *model) bury(p *program, name string) error {
 	if !p.copies {
 		p.dead = append(p.dead, &gone{text: string(m.host.file(name).data)})
 	}
+	if zipped := name + ".gz"; m.rng.IntN(2) == 0 {
+		m.say("compress %s", name)
+		m.host.remove(zipped)
+		for _, part := range []string{"", "\x1f\x8b\x08\n", "to be ignored\n"} {
+			m.host.append(zipped, part)
+			n := m.host.file(zipped)
+			n.synced = len(n.data) // half a magic is not what this is about
+			if err := m.between(); err != nil {
+				return err
+			}
+		}
+	}
 	m.say("remove %s", name)
 	m.host.remove(name)
+	return nil
 }
 
 // judge compares what was archived with what the host's files held.

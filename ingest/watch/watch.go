@@ -21,8 +21,9 @@
 //     stream. What came between the copy and the truncation is lost by that way of
 //     rotating; without a copy, so is what came since the last read. Each
 //     truncation is logged and counted, those without a copy apart;
-//   - shortened to other than 0, the rest unchanged: the generation ends, the next
-//     one begins where the file now ends;
+//   - shortened to no less than its head, the rest unchanged: the generation ends,
+//     the next one begins where the file now ends. Shortened further it cannot be
+//     told from a truncated file, and what is left is archived again;
 //   - moved to another file system of the watch: the old inode is gone and a new
 //     one has the head, so the same text;
 //   - a second copy beside an unchanged file: it may be that of a copytruncate

@@ -129,6 +129,12 @@ var rotations = []rotation{
 		r.host.append("/log/access.log", b)
 		step()
 	}, []string{"/log/access.log: " + head + a + "|" + b}, Stats{Truncated: 1}},
+	{"cut off within what is compared", "access.log", func(r *rig, step func()) {
+		r.host.append("/log/access.log", a+b)
+		step()
+		r.host.truncate("/log/access.log", len(a))
+		step()
+	}, []string{"/log/access.log: " + a + b + "|" + a}, Stats{Truncated: 1, Uncopied: 1}},
 	{"moved to another file system", "*", func(r *rig, step func()) {
 		r.host.append("/log/a.log", a)
 		step()
