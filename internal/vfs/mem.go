@@ -264,10 +264,10 @@ func (m *Mem) Link(oldname, newname string) error {
 	at, err := m.place(newname)
 	switch {
 	case err != nil:
-	case n.dir || n.flags != 0:
-		err = syscall.EPERM
 	case at.dir.names[at.name] != nil:
 		err = syscall.EEXIST
+	case n.dir || n.flags != 0:
+		err = syscall.EPERM
 	}
 	if err != nil {
 		return linkError("link", oldname, newname, err)
@@ -299,10 +299,10 @@ func (m *Mem) rename(oldname, newname string, replace bool) error {
 		err = syscall.ENOENT
 	case old != nil && !replace:
 		err = syscall.EEXIST
-	case n.dir && slices.Contains(m.nodesOf(newname), n) && n != old:
-		err = syscall.EINVAL // into itself
-	case old != nil && old.dir && old != n:
+	case old != nil && old.dir:
 		err = syscall.EEXIST // package os never replaces a directory
+	case n.dir && slices.Contains(m.nodesOf(newname), n):
+		err = syscall.EINVAL // into itself
 	case old != nil && !old.dir && n.dir:
 		err = syscall.ENOTDIR
 	case from.fixed() || old != nil && to.fixed():

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -101,10 +102,10 @@ func (f *memFile) check(op string, write bool) error {
 	switch {
 	case f.closed:
 		return pathError(op, f.name, fs.ErrClosed)
-	case f.n.dir:
-		return pathError(op, f.name, syscall.EISDIR)
 	case write && !f.write:
 		return pathError(op, f.name, syscall.EBADF)
+	case f.n.dir:
+		return pathError(op, f.name, syscall.EISDIR)
 	}
 	return nil
 }
@@ -273,11 +274,12 @@ func (f *memFile) failSync() {
 func (f *memFile) Truncate(size int64) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if err := f.check("truncate", true); err != nil {
-		return err
+	err := f.check("truncate", true)
+	if errors.Is(err, syscall.EBADF) || err == nil && size < 0 {
+		err = pathError("truncate", f.name, syscall.EINVAL) // ftruncate(2) says no other
 	}
-	if size < 0 {
-		return pathError("truncate", f.name, syscall.EINVAL)
+	if err != nil {
+		return err
 	}
 	c := &f.n.file
 	before := c.room
@@ -305,11 +307,12 @@ func (f *memFile) Truncate(size int64) error {
 func (f *memFile) Preallocate(size int64) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if err := f.check("fallocate", true); err != nil {
-		return err
+	err := f.check("fallocate", true)
+	if size <= 0 && !f.closed {
+		err = pathError("fallocate", f.name, syscall.EINVAL)
 	}
-	if size <= 0 {
-		return pathError("fallocate", f.name, syscall.EINVAL)
+	if err != nil {
+		return err
 	}
 	c := &f.n.file
 	before, pages := c.room, int((size+pageSize-1)/pageSize)

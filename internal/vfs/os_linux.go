@@ -95,7 +95,7 @@ func (osFS) Chmod(name string, mode fs.FileMode) error { return os.Chmod(name, m
 
 // SyncDir is fsync(2) on the directory. EINVAL counts as success: see OS.
 func (osFS) SyncDir(name string) error {
-	d, err := os.Open(name)
+	d, err := os.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -202,7 +202,10 @@ func control(f *os.File, fn func(fd int) error) error {
 	err = rc.Control(func(fd uintptr) {
 		opErr = retry(func() error { return fn(int(fd)) })
 	})
-	return errors.Join(err, opErr)
+	if err != nil {
+		return fs.ErrClosed // the only cause, under a name that package os keeps to itself
+	}
+	return opErr
 }
 
 // retry repeats a system call that a signal interrupted.
