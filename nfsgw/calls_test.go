@@ -255,7 +255,7 @@ func FuzzReply(f *testing.F) {
 	e := replyEntry{slot: 5, at: time.Unix(7, 8), key: replyKey{peer: netip.MustParseAddr("10.1.1.1"), xid: 1, proc: 2, argsSum: 3, argLen: 4}}
 	kv := e.record(1 << 40)
 	f.Add(kv.Key, kv.Value)
-	f.Add(replySlot(maxReplies), kv.Value)
+	f.Add(replySlot(replySlots), kv.Value)
 	f.Add(kv.Key, []byte{2})
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
 		e, err := decodeReply(vault.KV{Key: key, Value: value})

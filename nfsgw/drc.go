@@ -25,7 +25,8 @@ import (
 // that was made. The attributes in a repeated reply are those of now.
 
 const (
-	maxReplies  = 8192             // remembered answers, and slots for them in the Sink's table
+	maxReplies  = 8192             // remembered answers
+	replySlots  = 8192 + 64        // slots for them in the Sink's table; so many more can be on their way out
 	peerReplies = 1024             // of one peer: twice the calls that it may have running
 	keepReplies = 10 * time.Minute // a client repeats after 60 s; later the xid is another call's
 )
@@ -46,10 +47,12 @@ type answer struct {
 type replyEntry struct {
 	key    replyKey
 	slot   int
-	at     time.Time
 	done   chan struct{} // closed when answer and kept are set
 	kept   bool          // false: there was no answer to keep
 	answer answer
+
+	running bool      // under replyCache.mu
+	at      time.Time // it began or, when it runs no more, ended; changed under replyCache.mu
 }
 
 // replyCache remembers answers: at most peerReplies of a peer, for keepReplies,
@@ -71,24 +74,27 @@ func newReplyCache(now func() time.Time) *replyCache {
 }
 
 // begin returns the entry of a call and whether this is the first time it is
-// seen; then the caller runs it and calls end.
+// seen; then the caller runs it and calls end. Nil: there are too many calls that
+// run, none of which can be forgotten.
 func (rc *replyCache) begin(key replyKey) (entry *replyEntry, first bool) {
 	now := rc.now()
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	if e := rc.entries[key]; e != nil {
-		if now.Sub(e.at) < keepReplies {
+		if e.running || now.Sub(e.at) < keepReplies {
 			return e, false
 		}
 		rc.remove(e)
 	}
 	if rc.peers[key.peer] >= peerReplies {
-		rc.remove(rc.order[slices.IndexFunc(rc.order, func(e *replyEntry) bool { return e.key.peer == key.peer })])
+		rc.evict(func(e *replyEntry) bool { return e.key.peer == key.peer })
 	}
-	if len(rc.order) >= maxReplies {
-		rc.remove(rc.order[0])
+	for len(rc.order) >= maxReplies {
+		if !rc.evict(func(*replyEntry) bool { return true }) {
+			return nil, false
+		}
 	}
-	e := &replyEntry{key: key, at: now, done: make(chan struct{})}
+	e := &replyEntry{key: key, at: now, running: true, done: make(chan struct{})}
 	if n := len(rc.free); n > 0 {
 		e.slot, rc.free = rc.free[n-1], rc.free[:n-1]
 	} else {
@@ -119,9 +125,22 @@ func (rc *replyCache) remove(e *replyEntry) {
 	rc.free = append(rc.free, e.slot)
 }
 
+// evict removes the oldest entry that fits and whose call runs no more. One that
+// runs must be found when it is asked for again, and its slot is in use.
+func (rc *replyCache) evict(fits func(*replyEntry) bool) bool {
+	i := slices.IndexFunc(rc.order, func(e *replyEntry) bool { return !e.running && fits(e) })
+	if i < 0 {
+		return false
+	}
+	rc.remove(rc.order[i])
+	return true
+}
+
 // end sets the answer, or forgets the call if there is none to keep.
 func (rc *replyCache) end(e *replyEntry, a answer, keep bool) {
+	now := rc.now()
 	rc.mu.Lock()
+	e.running, e.at = false, now
 	if !keep {
 		rc.remove(e)
 	}
@@ -137,20 +156,21 @@ func (rc *replyCache) wasStored(e *replyEntry) {
 	rc.mu.Unlock()
 }
 
-// outdated forgets what is too old and returns the slots whose records nobody
-// needs any more. They are not given to others before dropped is called.
+// outdated forgets what is too old and returns slots whose records nobody needs
+// any more, a batch of them. They are not given to others before dropped is called.
 func (rc *replyCache) outdated() (slots []int) {
 	now := rc.now()
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	for len(rc.order) > 0 && now.Sub(rc.order[0].at) >= keepReplies {
+	for len(rc.order) > 0 && !rc.order[0].running && now.Sub(rc.order[0].at) >= keepReplies {
 		rc.remove(rc.order[0])
 	}
 	rc.free = slices.DeleteFunc(rc.free, func(slot int) bool {
-		if rc.stored[slot] {
+		take := rc.stored[slot] && len(slots) < replySlots-maxReplies
+		if take {
 			slots = append(slots, slot)
 		}
-		return rc.stored[slot]
+		return take
 	})
 	return slots
 }
@@ -205,8 +225,8 @@ func decodeReply(kv vault.KV) (*replyEntry, error) {
 	slot, err := strconv.ParseUint(hex, 16, 16)
 	b := kv.Value
 	switch {
-	case err != nil || !ok || replySlot(int(slot)) != kv.Key || slot >= maxReplies:
-		return nil, fmt.Errorf("reply record %q: expected %s and 4 hex digits below %04x", kv.Key, replyPrefix, maxReplies)
+	case err != nil || !ok || replySlot(int(slot)) != kv.Key || slot >= replySlots:
+		return nil, fmt.Errorf("reply record %q: expected %s and 4 hex digits below %04x", kv.Key, replyPrefix, replySlots)
 	case len(b) > 0 && b[0] != replyVersion:
 		return nil, fmt.Errorf("reply record %s: version %d: %w", kv.Key, b[0], vault.ErrNewer)
 	case len(b) != replyRecord || b[1]|b[2]|b[3] != 0:

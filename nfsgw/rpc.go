@@ -238,7 +238,7 @@ func (s *Server) perform(c *call, p *procedure) {
 	}
 	key := replyKey{peer: c.conn.peer, xid: c.xid, proc: c.proc, argsSum: crc32.Checksum(c.args.b, castagnoli), argLen: uint32(len(c.args.b))}
 	entry, first := s.replies.begin(key)
-	for !first {
+	for entry != nil && !first {
 		<-entry.done
 		if entry.kept {
 			s.stats.duplicates.Add(1)
@@ -246,6 +246,11 @@ func (s *Server) perform(c *call, p *procedure) {
 			return
 		}
 		entry, first = s.replies.begin(key) // that one was not carried out
+	}
+	if entry == nil {
+		s.pause(c.conn.ctx, s.fullDelay)
+		s.repeat(c, answer{status: statusJukebox})
+		return
 	}
 	c.entry = entry
 	var a answer

@@ -72,17 +72,26 @@ func (s *Server) tidy(ctx context.Context) error {
 			return err
 		}
 	}
-	slots := s.replies.outdated()
-	var c vault.Changes
-	for _, slot := range slots {
-		c.Set = append(c.Set, vault.KV{Key: replySlot(slot)})
+	return s.tidyReplies(ctx)
+}
+
+// tidyReplies takes the records of outdated answers out of the Sink's table.
+func (s *Server) tidyReplies(ctx context.Context) error {
+	for {
+		slots := s.replies.outdated()
+		if len(slots) == 0 {
+			return nil
+		}
+		var c vault.Changes
+		for _, slot := range slots {
+			c.Set = append(c.Set, vault.KV{Key: replySlot(slot)})
+		}
+		err := s.cfg.Sink.Record(ctx, c)
+		s.replies.dropped(slots, err == nil)
+		if err != nil {
+			return err
+		}
 	}
-	if len(slots) == 0 {
-		return nil
-	}
-	err := s.cfg.Sink.Record(ctx, c)
-	s.replies.dropped(slots, err == nil)
-	return err
 }
 
 // fileState is what tidy judges a file by.

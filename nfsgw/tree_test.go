@@ -223,51 +223,6 @@ func TestDeepPaths(t *testing.T) {
 }
 
 // TestReplyCacheForgets by age, by number of a peer, and by number in all.
-func TestReplyCacheForgets(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	rc := newReplyCache(func() time.Time { return now })
-	key := func(peer, xid int) replyKey {
-		return replyKey{peer: netip.AddrFrom4([4]byte{10, byte(peer >> 8), byte(peer), 1}), xid: uint32(xid)}
-	}
-	run := func(peer, xid int) bool {
-		e, first := rc.begin(key(peer, xid))
-		if first {
-			rc.end(e, answer{status: statusExist}, true)
-		} else if e.answer.status != statusExist {
-			t.Errorf("call %d of peer %d: another answer", xid, peer)
-		}
-		return first
-	}
-	if !run(1, 1) || run(1, 1) {
-		t.Error("the second time is not seen as such")
-	}
-	now = now.Add(keepReplies)
-	if !run(1, 1) {
-		t.Error("an old answer is given")
-	}
-	for i := range peerReplies {
-		run(2, i)
-	}
-	if run(1, 1) || run(2, 0) {
-		t.Error("forgotten below the limit of a peer")
-	}
-	run(2, peerReplies)
-	if run(1, 1) || !run(2, 0) {
-		t.Error("a peer with too many calls must lose its own oldest, and no other's")
-	}
-	for i := range maxReplies {
-		run(3+i, 1)
-	}
-	if len(rc.order) != maxReplies || len(rc.entries) != maxReplies || len(rc.peers) != maxReplies || rc.next > maxReplies {
-		t.Errorf("%d answers, %d in order, %d peers, %d slots; expected %d", len(rc.entries), len(rc.order), len(rc.peers), rc.next, maxReplies)
-	}
-	e, _ := rc.begin(key(9, 9))
-	rc.end(e, answer{}, false)
-	if _, first := rc.begin(key(9, 9)); !first {
-		t.Error("a call that had no answer is remembered")
-	}
-}
-
 func TestTimesIncreaseWhenTheClockGoesBack(t *testing.T) {
 	w, sink, now := clockBench(t)
 	last := w.s.tick()
