@@ -239,7 +239,7 @@ func TestIsTail(t *testing.T) {
 			t.Errorf("IsTail(%s, size %s) = %v, %v; expected %v", tt.name, tt.size, got, err, tt.want)
 		}
 	}
-	for _, bad := range []string{"", "origin", "origin\n", "origin\n1", "origin\n-1\n", "origin\nx\n", "origin\n9007199254740992\n"} {
+	for _, bad := range []string{"", "origin", "origin\n", "origin\n1", "origin\n-1\n", "origin\nx\n", "origin\n9007199254740992\n", "origin\n+1\n", "origin\n01\n", "origin\n1 \n", "origin\n1\r\n"} {
 		if got, err := IsTail(BundleName(LedgerPrefix, 0, 256), []byte(bad)); got || err == nil {
 			t.Errorf("IsTail with checkpoint %q = %v, %v; expected an error", bad, got, err)
 		}

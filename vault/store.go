@@ -35,7 +35,7 @@ type Info struct {
 // Reader reads the objects of one vault. Implementations are safe for
 // concurrent use. Nothing read is trusted: callers check it against the ledger.
 type Reader interface {
-	// Open opens an object for sequential reading and returns its size.
+	// Open opens an object for sequential reading and returns its size in bytes.
 	// An absent object gives an error that wraps ErrNotExist.
 	Open(ctx context.Context, name string) (io.ReadCloser, int64, error)
 	// Stat describes an object without reading it, or wraps ErrNotExist.
@@ -147,6 +147,9 @@ func ReadAll(ctx context.Context, r Reader, name string, limit int64) ([]byte, e
 		return nil, err
 	}
 	defer rc.Close() // read-only: nothing to lose
+	if size < 0 {    // what a server did not tell, or told wrongly
+		return nil, fmt.Errorf("reading %s: %d bytes, expected 0 or more", name, size)
+	}
 	if size > limit {
 		return nil, &TooLargeError{Name: name, Size: size, Limit: limit}
 	}

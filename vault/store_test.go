@@ -29,6 +29,9 @@ func TestReadAll(t *testing.T) {
 		{"shorter than stated", oneObject{name: "x", data: "1234", size: 5}, 5, "", func(err error) bool {
 			return errors.Is(err, io.ErrUnexpectedEOF) && strings.Contains(err.Error(), "reading x")
 		}},
+		{"of a negative size", oneObject{name: "x", data: "1", size: -1}, 5, "", func(err error) bool {
+			return strings.Contains(err.Error(), "reading x: -1 bytes")
+		}},
 		// An object that grows meanwhile is cut at its stated size: the hash tells.
 		{"longer than stated", oneObject{name: "x", data: "123456", size: 5}, 5, "12345", nil},
 	}

@@ -3,7 +3,6 @@ package vault
 import (
 	"bytes"
 	"fmt"
-	"strconv"
 )
 
 // IsTail reports whether name is a full tile or bundle that a log with the
@@ -44,8 +43,8 @@ func (o Object) LogPrefix() string {
 func checkpointSize(checkpoint []byte) (int64, error) {
 	_, rest, _ := bytes.Cut(checkpoint, []byte("\n"))
 	line, _, ok := bytes.Cut(rest, []byte("\n"))
-	size, err := strconv.ParseInt(string(line), 10, 64)
-	if !ok || err != nil || size < 0 || size > maxSize {
+	size, err := parseNumber(string(line), maxSize)
+	if !ok || err != nil {
 		return 0, fmt.Errorf("checkpoint: size line %.20q, expected a number of 0 to 2^53-1", line)
 	}
 	return size, nil
