@@ -2,12 +2,14 @@ package nfsgw
 
 import "sync"
 
-// budget bounds a number of bytes in use.
+// budget bounds a number of bytes in use. Who waits is served in order: one that
+// wants a megabyte is not overtaken for ever by those that want little.
 type budget struct {
-	mu   sync.Mutex
-	room sync.Cond
-	size int64
-	free int64
+	mu             sync.Mutex
+	room           sync.Cond
+	size           int64
+	free           int64
+	queued, served uint64 // calls of take so far, and how many of them have what they want
 }
 
 func newBudget(size int64) *budget {
@@ -19,17 +21,34 @@ func newBudget(size int64) *budget {
 // take waits until n bytes are free and takes them. n must not exceed the size.
 func (b *budget) take(n int) {
 	b.mu.Lock()
-	for b.free < int64(n) {
+	defer b.mu.Unlock()
+	turn := b.queued
+	b.queued++
+	for turn != b.served || b.free < int64(n) {
 		b.room.Wait()
 	}
 	b.free -= int64(n)
-	b.mu.Unlock()
+	if b.served++; b.served < b.queued {
+		b.room.Broadcast() // there may be enough for the next one too
+	}
 }
 
+// tryTake takes n bytes if that needs no waiting.
+func (b *budget) tryTake(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.served != b.queued || b.free < int64(n) {
+		return false
+	}
+	b.free -= int64(n)
+	return true
+}
+
+// give takes n bytes back.
 func (b *budget) give(n int) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.free += int64(n)
-	b.mu.Unlock()
 	b.room.Broadcast()
 }
 

@@ -59,7 +59,8 @@ func (s *Server) newConn(ctx context.Context, nc net.Conn, peer netip.Addr) *con
 }
 
 // socket is the reading side. Before a read that may block, the gathered
-// replies are sent, and the time-out is set.
+// replies are sent, and the time-out is set. (Before the reader waits for
+// anything else they are sent too, see take and readCalls.)
 type socket struct{ c *conn }
 
 // Read implements io.Reader.
@@ -80,8 +81,12 @@ func (k socket) Read(p []byte) (int, error) {
 
 // take and give make the connection the meter of its records.
 func (c *conn) take(n int) {
-	c.share.budget.take(n)
-	c.server.budget.take(n)
+	for _, b := range [...]*budget{c.share.budget, c.server.budget} {
+		if !b.tryTake(n) {
+			c.flush() // replies do not wait for room
+			b.take(n)
+		}
+	}
 	c.due = time.Now().Add(c.server.timeouts.record)
 }
 
@@ -126,7 +131,12 @@ func (c *conn) readCalls() error {
 		case p.quick:
 			c.run(cl, p)
 		default:
-			c.share.slots <- struct{}{}
+			select {
+			case c.share.slots <- struct{}{}:
+			default:
+				c.flush() // replies do not wait for a slot
+				c.share.slots <- struct{}{}
+			}
 			c.calls.Go(func() {
 				defer func() { <-c.share.slots }()
 				if p.large {
@@ -215,12 +225,13 @@ func (c *conn) writeOut(b []byte) error {
 		return c.server.failure // nothing is answered any more
 	default:
 	}
-	wait := c.server.timeouts.reply
-	if c.ctx.Err() != nil {
-		wait = c.server.timeouts.stop
-	}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(wait)); err != nil {
+	if err := c.nc.SetWriteDeadline(time.Now().Add(c.server.timeouts.reply)); err != nil {
 		return err
+	}
+	if c.ctx.Err() != nil { // after the deadline is set: hangUp sets a nearer one
+		if err := c.nc.SetWriteDeadline(time.Now().Add(c.server.timeouts.stop)); err != nil {
+			return err
+		}
 	}
 	_, err := c.nc.Write(b)
 	return err

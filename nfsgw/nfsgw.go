@@ -160,6 +160,7 @@ type Server struct {
 	lastTime   atomic.Int64  // newest change time given out, ns
 	fullDelay  time.Duration // how long a call waits before JUKEBOX
 	timeouts   timeouts
+	acceptLog  quietLog
 	refuseLog  quietLog
 	namesLog   quietLog
 	recordLog  quietLog

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/iotest"
@@ -95,26 +96,42 @@ func TestBufferClasses(t *testing.T) {
 	}
 }
 
+// TestBudget: who waits for much is not overtaken for ever by those that want little.
 func TestBudget(t *testing.T) {
 	b := newBudget(100)
-	b.take(60)
-	taken := make(chan struct{})
-	go func() {
-		b.take(50)
-		close(taken)
-	}()
-	b.take(40) // room for this one, not for the other
-	select {
-	case <-taken:
-		t.Fatal("took 150 of 100")
-	default:
+	b.take(100)
+	waiter := func(n int) <-chan struct{} {
+		b.mu.Lock()
+		queued := b.queued
+		b.mu.Unlock()
+		taken := make(chan struct{})
+		go func() {
+			b.take(n)
+			close(taken)
+		}()
+		for {
+			b.mu.Lock()
+			ok := b.queued > queued
+			b.mu.Unlock()
+			if ok {
+				return taken
+			}
+			runtime.Gosched()
+		}
 	}
-	b.give(60)
-	<-taken
-	b.give(40)
+	large := waiter(60)
+	small := waiter(10)
 	b.give(50)
-	if b.free != 100 {
-		t.Fatalf("free %d, expected 100", b.free)
+	if b.tryTake(10) {
+		t.Fatal("took what others wait for")
+	}
+	b.give(10)
+	<-large
+	b.give(10)
+	<-small
+	b.give(100)
+	if !b.tryTake(100) || b.tryTake(1) {
+		t.Fatalf("free %d after all was given back and taken once more", b.free)
 	}
 }
 

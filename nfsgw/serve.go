@@ -27,9 +27,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			_ = l.Close() // wakes Accept, which reports
 			s.eachConn((*conn).hangUp)
 		case <-s.failed:
+			cancel() // first: a connection that comes now sees it, or is among those below
 			_ = l.Close()
 			s.eachConn((*conn).abort)
-			cancel()
 		}
 	})
 	group.Go(func() { s.tidyLoop(ctx) })
@@ -68,7 +68,9 @@ func (s *Server) accept(ctx context.Context, l net.Listener, group *sync.WaitGro
 		if err != nil {
 			var temporary net.Error
 			if errors.As(err, &temporary) && temporary.Timeout() || isExhausted(err) {
-				s.cfg.Log.Error("nfs accept failed", "error", err)
+				if s.acceptLog.allow(s.cfg.Now()) {
+					s.cfg.Log.Error("nfs accept failed", "error", err)
+				}
 				s.pause(ctx, acceptPause)
 				continue
 			}

@@ -60,5 +60,6 @@ type quietLog struct{ last atomic.Int64 }
 
 func (q *quietLog) allow(now time.Time) bool {
 	last := q.last.Load()
-	return now.UnixNano()-last >= int64(10*time.Second) && q.last.CompareAndSwap(last, now.UnixNano())
+	since := time.Duration(now.UnixNano() - last) // negative: the clock was set back
+	return since.Abs() >= 10*time.Second && q.last.CompareAndSwap(last, now.UnixNano())
 }
