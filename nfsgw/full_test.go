@@ -172,3 +172,24 @@ func (c *fakeClock) advance(d time.Duration) {
 	defer c.mu.Unlock()
 	c.off += d
 }
+
+// TestStopWhileFull: want of room is no failure of a stop either. The times of
+// files are lost, their bytes and sizes are not.
+func TestStopWhileFull(t *testing.T) {
+	sink := newMemSink()
+	g := start(t, testConfig(sink))
+	c, root := g.mount()
+	fh := must[nfstest.Handle](t)(c.Create(root, "f"))
+	if _, err := c.Write(fh, 0, []byte("abc"), nfstest.FileSync); err != nil {
+		t.Fatal(err)
+	}
+	sink.setFull(true)
+	if err := g.close(); err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+	sink.setFull(false)
+	c, _ = start(t, testConfig(sink.crash())).mount()
+	if a := must[nfstest.Attr](t)(c.Getattr(fh)); a.Size != 3 {
+		t.Errorf("size %d after the restart, expected 3", a.Size)
+	}
+}

@@ -3,6 +3,7 @@ package nfsgw
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -115,7 +116,8 @@ func (s *Server) reachable() error {
 const saveBatch = 256
 
 // save stores the sizes and times of the files written to, which are kept in
-// memory only until a clean stop. After a crash load finds them by their size.
+// memory only until a clean stop. After a crash, and a stop without room for them,
+// load finds those that grew by their size.
 func (s *Server) save(ctx context.Context) error {
 	var kvs []vault.KV
 	s.mu.RLock()
@@ -129,7 +131,12 @@ func (s *Server) save(ctx context.Context) error {
 	}
 	s.mu.RUnlock()
 	for batch := range slices.Chunk(kvs, saveBatch) {
-		if err := s.cfg.Sink.Record(ctx, vault.Changes{Set: batch}); err != nil {
+		err := s.cfg.Sink.Record(ctx, vault.Changes{Set: batch})
+		if errors.Is(err, vault.ErrFull) {
+			s.cfg.Log.Warn("no room for the nfs file times: they are those of the next start", "files", len(kvs))
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("storing the file times: %w", err)
 		}
 	}
