@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -53,6 +54,53 @@ func TestSame(t *testing.T) {
 	for _, pair := range [][2]io.Reader{{iotest.ErrReader(broken), strings.NewReader("x")}, {strings.NewReader("x"), iotest.ErrReader(broken)}} {
 		if same, err := Same(pair[0], pair[1]); same || !errors.Is(err, broken) {
 			t.Errorf("with a broken reader: %v, %v", same, err)
+		}
+	}
+}
+
+// pieces gives its bytes in random pieces, some of them empty, and its error
+// after the last, with it or behind it.
+type pieces struct {
+	rng  *rand.Rand
+	data []byte
+	err  error
+}
+
+func (p *pieces) Read(buf []byte) (int, error) {
+	n := copy(buf, p.data[:min(len(p.data), p.rng.IntN(5000))])
+	p.data = p.data[n:]
+	if len(p.data) == 0 && (n == 0 || p.rng.IntN(2) == 0) {
+		return n, p.err
+	}
+	return n, nil
+}
+
+// TestRandomPieces reads bodies that come in any pieces and end well or badly: a
+// stated size holds exactly, and two bodies are the same if their bytes are.
+func TestRandomPieces(t *testing.T) {
+	const seed = 5
+	broken := errors.New("broken")
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range 400 {
+		data := make([]byte, rng.IntN(200<<10))
+		for i := range data {
+			data[i] = byte(rng.Uint32())
+		}
+		stated := int64(len(data) + []int{0, 0, 1, -1, 70000, -70000}[rng.IntN(6)])
+		end := []error{io.EOF, io.EOF, broken}[rng.IntN(3)]
+		got, err := io.ReadAll(Exactly(context.Background(), &pieces{rng, data, end}, max(0, stated)))
+		good := max(0, stated) == int64(len(data)) && end == io.EOF
+		if (err == nil) != good || good && !bytes.Equal(got, data) || !bytes.HasPrefix(data, got) {
+			t.Fatalf("seed %d: %d bytes stated as %d, ending with %v: %d bytes, %v", seed, len(data), stated, end, len(got), err)
+		}
+		other := bytes.Clone(data)
+		if len(other) > 0 && rng.IntN(2) == 0 {
+			other[rng.IntN(len(other))] ^= 1
+		}
+		want := bytes.Equal(data, other)
+		same, err := Same(&pieces{rng, data, io.EOF}, Exactly(context.Background(), &pieces{rng, other, end}, int64(len(other))))
+		if end == io.EOF && (same != want || err != nil) || end == broken && (same || !errors.Is(err, broken)) {
+			t.Fatalf("seed %d: %d bytes, ending with %v: same %v, %v; expected %v", seed, len(data), end, same, err, want)
 		}
 	}
 }

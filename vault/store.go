@@ -110,7 +110,8 @@ const (
 // levels is the order of the levels.
 var levels = []Level{LevelNone, LevelMode, LevelFlag, LevelLock}
 
-// Weaker reports whether l protects less than other. An unknown level counts as none.
+// Weaker reports whether l protects less than other. An unknown level is weaker
+// than every known one, also than LevelNone.
 func (l Level) Weaker(other Level) bool {
 	return slices.Index(levels, l) < slices.Index(levels, other)
 }
@@ -150,7 +151,7 @@ func ReadAll(ctx context.Context, r Reader, name string, limit int64) ([]byte, e
 	if size < 0 {    // what a server did not tell, or told wrongly
 		return nil, fmt.Errorf("reading %s: %d bytes, expected 0 or more", name, size)
 	}
-	if size > limit {
+	if size < 0 || size > limit {
 		return nil, &TooLargeError{Name: name, Size: size, Limit: limit}
 	}
 	data := make([]byte, size)
