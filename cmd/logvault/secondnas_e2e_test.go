@@ -10,18 +10,20 @@ import (
 	"testing"
 )
 
-// TestDocumentedUnits has systemd judge the units of SECOND-NAS.md. Only the
+// TestDocumentedUnits has systemd judge the units of the pages. Only the
 // program's path is another one: it is not installed here.
 func TestDocumentedUnits(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"verify", "--man=no"}
-	for name, text := range fenced(t, "SECOND-NAS.md", "systemd") {
-		name = filepath.Join(dir, strings.Trim(name, "'"))
-		text = strings.ReplaceAll(text, "/usr/local/bin/logvault", "/bin/true")
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+	for _, page := range []string{"../README.md", "MOUNTING.md", "SECOND-NAS.md"} {
+		for _, b := range fenced(t, page, "systemd") {
+			name := filepath.Join(dir, b.name)
+			text := strings.ReplaceAll(b.text, "/usr/local/bin/logvault", "/bin/true")
+			if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			args = append(args, name)
 		}
-		args = append(args, name)
 	}
 	if out, err := exec.Command("systemd-analyze", args...).CombinedOutput(); err != nil || strings.Contains(string(out), dir) {
 		t.Errorf("systemd-analyze: %v\n%s", err, out)
@@ -39,12 +41,12 @@ func TestDocumentedAccounts(t *testing.T) {
 	if err != nil {
 		sshd = "/usr/sbin/sshd"
 	}
-	for name, text := range fenced(t, "SECOND-NAS.md", "sshd") {
-		file := filepath.Join(dir, "sshd_config"+name)
-		if err := os.WriteFile(file, []byte("HostKey "+key+"\n"+text), 0o600); err != nil {
+	for _, b := range fenced(t, "SECOND-NAS.md", "sshd") {
+		file := filepath.Join(dir, "sshd_config")
+		if err := os.WriteFile(file, []byte("HostKey "+key+"\n"+b.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		user, _, _ := strings.Cut(strings.TrimPrefix(text, "Match User "), "\n")
+		user, _, _ := strings.Cut(strings.TrimPrefix(b.text, "Match User "), "\n")
 		out, err := exec.Command(sshd, "-T", "-f", file, "-C", "user="+user+",host=h,addr=192.0.2.1").CombinedOutput()
 		for _, want := range []string{"forcecommand internal-sftp", "permittty no", "allowtcpforwarding no", "passwordauthentication no"} {
 			if err != nil || !strings.Contains(string(out), want) {
