@@ -80,8 +80,11 @@ func (p *pieces) Read(buf []byte) (int, error) {
 func TestRandomPieces(t *testing.T) {
 	const seed = 5
 	broken := errors.New("broken")
-	rng := rand.New(rand.NewPCG(seed, 0))
-	for range 400 {
+	rng, bodies := rand.New(rand.NewPCG(seed, 0)), 400
+	if testing.Short() {
+		bodies = 80
+	}
+	for range bodies {
 		data := make([]byte, rng.IntN(200<<10))
 		for i := range data {
 			data[i] = byte(rng.Uint32())

@@ -96,6 +96,9 @@ func TestGrammar(t *testing.T) {
 		}
 	}
 	pieces := []string{"/", "//", ".", "..", "/../", "x", "0", "00", "9", "-", "a", "A", "f", " ", "\n", "\r", "\x00", "%2f", "\\", "\xff", "é", ".p/", ".p", "/1", "tile/", "+", "_"}
+	if testing.Short() {
+		pieces = pieces[:8]
+	}
 	for _, tt := range names {
 		count(tt.name)
 		for i := range len(tt.name) + 1 {
@@ -241,11 +244,11 @@ func TestEveryByteOfNouns(t *testing.T) {
 	}
 }
 
-// TestDays goes through four centuries: each day has one text, which parses back,
+// TestDays goes through a century: each day has one text, which parses back,
 // and comes after the one before.
 func TestDays(t *testing.T) {
-	before := Day{1899, 12, 31}
-	for at := time.Date(1900, 1, 1, 12, 0, 0, 0, time.UTC); at.Year() < 2300; at = at.AddDate(0, 0, 1) {
+	before := Day{1999, 12, 31}
+	for at := time.Date(2000, 1, 1, 12, 0, 0, 0, time.UTC); at.Year() <= 2100; at = at.AddDate(0, 0, 1) {
 		d := DayOf(at)
 		back, err := ParseDay(d.String())
 		if err != nil || back != d || d.String() != at.Format(time.DateOnly) {
