@@ -116,7 +116,7 @@ func TestGrammar(t *testing.T) {
 			count(tt.name[:a] + other.name[b:]) // another's last part
 		}
 	}
-	if good < 2000 || bad < 2000 {
+	if good < 1000 || bad < 10000 {
 		t.Errorf("%d good names and %d bad ones: the test sees too little", good, bad)
 	}
 }
@@ -209,12 +209,12 @@ func TestNamesOfRandomObjects(t *testing.T) {
 	}
 }
 
-// TestEveryByteOfNouns puts each byte, and each pair of bytes, where a class, a
+// TestEveryByteOfNouns puts each byte first, last and alone where a class, a
 // source, a copy's name, a hash and a stream id have one.
 func TestEveryByteOfNouns(t *testing.T) {
 	class, source, label := regexp.MustCompile(`^[a-z][a-z0-9-]*$`), regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*$`), regexp.MustCompile(`^[a-z0-9-]+$`)
-	for i := range 256 * 256 {
-		s := string([]byte{byte(i), byte(i >> 8)})
+	for i := range 3 * 256 {
+		s := []string{"a" + string([]byte{byte(i)}), string([]byte{byte(i)}) + "a", string([]byte{byte(i)})}[i>>8]
 		if got, want := Class(s).Valid() == nil, class.MatchString(s); got != want {
 			t.Errorf("class %q: valid %v", s, got)
 		}
