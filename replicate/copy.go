@@ -106,6 +106,9 @@ func (p *pass) settle(ctx context.Context, it item, here *listed, buf []byte) er
 	case !p.settled(it, here):
 		err = p.again(ctx, it.name, func() error { return p.readBack(ctx, it, buf) })
 	}
+	if errors.Is(err, errDue) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -130,19 +133,29 @@ func (p *pass) readBack(ctx context.Context, it item, buf []byte) error {
 	return nil
 }
 
+// errDue says that an object's date came while the pass was under way, and that
+// the source has destroyed it.
+var errDue = errors.New("destroyed on its date, meanwhile")
+
 // copyObject copies one object. It counts only after its bytes were read back
 // from the destination and hashed there.
 func (p *pass) copyObject(ctx context.Context, it item, buf []byte) error {
 	p.o.Log.Debug("copying", "object", it.name)
 	rc, size, err := p.o.From.Open(ctx, it.name)
 	if errors.Is(err, vault.ErrNotExist) {
-		return fmt.Errorf("source: %w: %s, listed before", ErrMissing, it.name)
+		if p.o.Now().Before(it.until) {
+			return fmt.Errorf("source: %w: %s, listed before", ErrMissing, it.name)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.sum.Due++
+		return errDue
 	}
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
 	defer rc.Close() // read-only: nothing to lose
-	if it.size >= 0 && size != it.size || size > it.limit {
+	if it.size >= 0 && size != it.size || size < 0 || size > it.limit {
 		return fmt.Errorf("source: %w: %s has %d bytes, expected %d", ErrChanged, it.name, size, it.limit)
 	}
 	if err := p.put(ctx, it, size, rc, buf); err != nil {
@@ -197,10 +210,11 @@ func (p *pass) rehash(ctx context.Context, r vault.Reader, it item, buf []byte) 
 	return p.hash(it, rc, buf)
 }
 
-// hash reads an object's bytes to the end and compares.
+// hash reads an object's bytes to the end and compares. One without an end is
+// read no further than any right one goes.
 func (p *pass) hash(it item, r io.Reader, buf []byte) error {
 	h := sha256.New()
-	if _, err := io.CopyBuffer(onlyWriter{h}, onlyReader{r}, buf); err != nil {
+	if _, err := io.CopyBuffer(onlyWriter{h}, onlyReader{io.LimitReader(r, it.limit+1)}, buf); err != nil {
 		return fmt.Errorf("reading %s: %w", it.name, err)
 	}
 	return sameHash(it.name, it.hash, h)
@@ -239,7 +253,7 @@ type checked struct {
 // Read returns the object's bytes, the last ones only if all are as they should be.
 func (c *checked) Read(b []byte) (int, error) {
 	if c.left == 0 {
-		return 0, io.EOF
+		return 0, c.end() // also of one that is said to be empty
 	}
 	if int64(len(b)) > c.left {
 		b = b[:c.left]
@@ -256,9 +270,9 @@ func (c *checked) Read(b []byte) (int, error) {
 		c.h.Write(b[:n])
 	}
 	c.left -= int64(n)
-	if c.left == 0 && c.h != nil {
-		if err := sameHash(c.name, c.want, c.h); err != nil {
-			return 0, fmt.Errorf("source: %w", err)
+	if c.left == 0 {
+		if err := c.end(); err != io.EOF {
+			return 0, err
 		}
 	}
 	if err := c.p.limit.wait(c.ctx, n); err != nil {
@@ -266,6 +280,16 @@ func (c *checked) Read(b []byte) (int, error) {
 	}
 	c.p.progress(int64(n))
 	return n, nil
+}
+
+// end returns io.EOF if all bytes were as they should be.
+func (c *checked) end() error {
+	if c.h != nil {
+		if err := sameHash(c.name, c.want, c.h); err != nil {
+			return fmt.Errorf("source: %w", err)
+		}
+	}
+	return io.EOF
 }
 
 func (p *pass) progress(n int64) {

@@ -15,8 +15,13 @@ import (
 	"logvault/vault"
 )
 
-// clockSlack is how far ahead of this machine the source's clock may be.
-const clockSlack = 24 * time.Hour
+const (
+	// clockSlack is how far ahead of this machine the source's clock may be.
+	clockSlack = 24 * time.Hour
+	// writtenSlack is how far behind it may be for an object that is written there
+	// again to be noticed.
+	writtenSlack = time.Hour
+)
 
 // item is one object that the ledger names.
 type item struct {
@@ -53,7 +58,7 @@ type periodKey struct {
 func (p *pass) scan(ctx context.Context) error {
 	p.window, p.was, p.now = window.New(), window.New(), p.o.Now()
 	p.keys, p.tokens = make(map[int64]*periodKey), make(map[int64]vault.Hash)
-	p.last, p.wasLast, p.prior = p.now, p.held.Time, p.priorLevel()
+	p.last, p.wasLast, p.prior = p.now, p.judged(), p.priorLevel()
 	latest := p.now.Add(clockSlack)
 	return p.entries(ctx, func(i int64, e entry.Entry) error {
 		if i == 0 {
@@ -213,9 +218,12 @@ func (v inventory) find(name string) *listed {
 }
 
 // list takes the inventory of a store: lists instead of reading.
-func list(ctx context.Context, r vault.Reader) (inventory, error) {
+func (p *pass) list(ctx context.Context, r vault.Reader) (inventory, error) {
 	var v inventory
 	for _, prefix := range []string{"segments/", "keys/", "register/"} {
+		if prefix == "keys/" && p.o.WithoutKeys {
+			continue
+		}
 		err := r.List(ctx, prefix, func(info vault.Info) error {
 			v = append(v, listed{name: nameKey(info.Name), size: info.Size, written: info.ModTime.UnixNano()})
 			return ctx.Err()
@@ -229,10 +237,10 @@ func list(ctx context.Context, r vault.Reader) (inventory, error) {
 }
 
 func (p *pass) lists(ctx context.Context) (err error) {
-	if p.here, err = list(ctx, p.o.To); err != nil {
+	if p.here, err = p.list(ctx, p.o.To); err != nil {
 		return fmt.Errorf("destination: %w", err)
 	}
-	if p.there, err = list(ctx, p.o.From); err != nil {
+	if p.there, err = p.list(ctx, p.o.From); err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
 	return nil
@@ -263,12 +271,11 @@ func (p *pass) check(ctx context.Context) error {
 			p.sum.Missing++
 		case there == nil:
 			p.sum.Missing++
-		case here != nil && there.written > here.written:
-			// Written after we copied it: an immutable object is not. The clocks
-			// of two machines may differ, so its bytes decide.
+		case here != nil && p.rewritten(here, there):
 			if err := p.rehash(ctx, p.o.From, it, buf); err != nil {
 				return fmt.Errorf("source: %w", err)
 			}
+			p.changed = p.changed || there.written < p.now.UnixNano()
 		}
 		p.tally(it, here, there)
 		return nil
@@ -282,7 +289,7 @@ func (p *pass) check(ctx context.Context) error {
 		}
 	}
 	for i := range p.there {
-		if !p.there[i].named && !p.o.WithoutKeys {
+		if !p.there[i].named {
 			p.sum.Unrecorded++
 		}
 	}
@@ -290,6 +297,14 @@ func (p *pass) check(ctx context.Context) error {
 		p.o.Log.Warn("source objects without an entry are not copied", "objects", p.sum.Unrecorded)
 	}
 	return nil
+}
+
+// rewritten reports whether an object was written at the source after it was copied
+// from there: an immutable one is not. The clocks of two machines may differ, and
+// a vault may have been restored, so its bytes decide, until a pass that has seen
+// them is on record.
+func (p *pass) rewritten(here, there *listed) bool {
+	return there.written > here.written && time.Unix(0, there.written).After(p.judged().Add(-writtenSlack))
 }
 
 // sizes compares what is listed with what the entry says.

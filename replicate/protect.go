@@ -15,7 +15,8 @@ var lockModes = map[vault.Level]string{vault.LevelMode: entry.LockMode, vault.Le
 
 // lockDate is until when an object that lives to the effective date is locked.
 // A hold without an end has no date: it is locked to the end of the month after
-// the present one, and again by later passes, so that a release frees it soon.
+// the present one, and again by later passes, so that a release frees it soon;
+// for no less, though, than without the hold.
 func lockDate(effective, now time.Time) time.Time {
 	if effective.Before(policy.Never) {
 		return effective
@@ -35,11 +36,12 @@ func ledgerDate(last time.Time) time.Time {
 // dated judges the dates of a segment entry.
 func (p *pass) dated(i int64, s *entry.Segment) item {
 	verdict := p.window.Judge(s, p.now)
-	it := item{entry: i, key: s.Key, due: verdict.Due, until: lockDate(verdict.Effective, p.now)}
+	it := item{entry: i, key: s.Key, due: verdict.Due, until: later(lockDate(verdict.Effective, p.now), verdict.Dated)}
 	p.last = later(p.last, it.until)
 	var was time.Time
 	if i < p.held.Size && p.prior == vault.LevelLock {
-		was = lockDate(p.was.Judge(s, p.held.Time).Effective, p.held.Time)
+		then := p.was.Judge(s, p.judged())
+		was = later(lockDate(then.Effective, p.judged()), then.Dated)
 		it.moved = it.until.After(was)
 		p.wasLast = later(p.wasLast, was)
 	}
@@ -48,6 +50,15 @@ func (p *pass) dated(i int64, s *entry.Segment) item {
 		k.until, k.was = later(k.until, it.until), later(k.was, was)
 	}
 	return it
+}
+
+// judged is the moment that the last pass on record judged its dates at: the lock
+// entry tells. It may be long before the held entry, which ends a pass.
+func (p *pass) judged() time.Time {
+	if p.locked.Time.IsZero() {
+		return p.held.Time
+	}
+	return p.locked.Time
 }
 
 // priorLevel is the level that the last lock entry tells of.

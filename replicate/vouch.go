@@ -141,11 +141,17 @@ func (p *pass) keep(ctx context.Context, o vault.Object) error {
 	if _, here := p.kepts[o.Name]; here {
 		return nil
 	}
-	data, err := vault.ReadAll(ctx, p.o.From, o.Name, headLimit)
-	if err == nil {
-		err = p.proves(ctx, o, data)
-	}
-	if err != nil {
+	var data []byte
+	err := again(ctx, &p.o, o.Name, passing, func() (err error) {
+		if data, err = vault.ReadAll(ctx, p.o.From, o.Name, headLimit); err == nil {
+			err = p.proves(ctx, o, data)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrPartial) || ctx.Err() != nil:
+		return err // a line that breaks proves nothing
+	case err != nil:
 		p.reject(o.Name, err)
 		return nil
 	}
@@ -234,12 +240,13 @@ func (p *pass) vouch(ctx context.Context) error {
 	return nil
 }
 
-// record appends lock and held to the copy log, in one batch.
+// record appends lock and held to the copy log, in one batch. The time of lock is
+// the moment that dates were judged at, for the next pass to compare with.
 func (p *pass) record(ctx context.Context, cp ledger.Checkpoint, mode string) error {
 	header := entry.Header{Time: p.o.Now(), Actor: p.o.Actor}
 	list := []entry.Entry{&entry.Held{Header: header, Size: cp.Size, Root: cp.Root, Objects: p.heldObjects, Bytes: p.heldBytes}}
 	if mode != "" {
-		lock := &entry.Lock{Header: header, Size: cp.Size, Mode: mode, Objects: p.heldObjects}
+		lock := &entry.Lock{Header: entry.Header{Time: p.now, Actor: p.o.Actor}, Size: cp.Size, Mode: mode, Objects: p.heldObjects}
 		if p.level == vault.LevelLock {
 			lock.Until = p.soonest
 		}

@@ -58,6 +58,9 @@ type Verdict struct {
 	// Effective is the date that counts: the latest of RetainUntil, the
 	// extensions and the ends of the holds that cover the item; or Never.
 	Effective time.Time
+	// Dated is the latest of RetainUntil and the extensions: what would count if
+	// no hold covered the item.
+	Dated time.Time
 	// Reasons says in words what led to Effective and what now makes of it.
 	Reasons []string
 }
@@ -73,6 +76,7 @@ func Judge(i Item, holds []Hold, now time.Time) Verdict {
 			v.because("extended until %s", stamp(t))
 		}
 	}
+	v.Dated = v.Effective
 	for _, h := range holds {
 		switch {
 		case !h.Covers(i):

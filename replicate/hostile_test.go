@@ -1,0 +1,348 @@
+package replicate_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"logvault/fixtures/testvault"
+	"logvault/internal/vfs"
+	"logvault/ledger/entry"
+	"logvault/replicate"
+	"logvault/vault"
+)
+
+// lying is a source that opens one object as it likes.
+type lying struct {
+	testvault.Files
+	name string
+	open func() (io.ReadCloser, int64, error)
+}
+
+func (l lying) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
+	if name == l.name {
+		return l.open()
+	}
+	return l.Files.Open(ctx, name)
+}
+
+// List tells no size that the ledger does not say.
+func (l lying) List(ctx context.Context, prefix string, fn func(vault.Info) error) error {
+	return l.Files.List(ctx, prefix, func(i vault.Info) error {
+		if i.Name == l.name {
+			i.Size = 0
+		}
+		return fn(i)
+	})
+}
+
+// plain is a destination that does not show what it stored before it names it,
+// as SFTP and S3.
+type plain struct{ replicate.Dest }
+
+// TestLyingSizes: of wraps and records the ledger says no size. Whatever the
+// source says instead, nothing but the right bytes gets their names, and an honest
+// source can make it good.
+func TestLyingSizes(t *testing.T) {
+	for what, open := range map[string]func() (io.ReadCloser, int64, error){
+		"empty":        func() (io.ReadCloser, int64, error) { return io.NopCloser(strings.NewReader("")), 0, nil },
+		"said empty":   func() (io.ReadCloser, int64, error) { return io.NopCloser(strings.NewReader("abc")), 0, nil },
+		"negative":     func() (io.ReadCloser, int64, error) { return io.NopCloser(strings.NewReader("abc")), -1, nil },
+		"too large":    func() (io.ReadCloser, int64, error) { return io.NopCloser(endless{}), 1 << 50, nil },
+		"without end":  func() (io.ReadCloser, int64, error) { return io.NopCloser(endless{}), 1000, nil },
+		"cut short":    func() (io.ReadCloser, int64, error) { return io.NopCloser(strings.NewReader("abc")), 1000, nil },
+		"other bytes":  func() (io.ReadCloser, int64, error) { return io.NopCloser(strings.NewReader("abc")), 3, nil },
+		"fails at end": func() (io.ReadCloser, int64, error) { return io.NopCloser(failing{}), 3, nil },
+	} {
+		for _, part := range []string{"keys/", "register/"} {
+			for _, shows := range []bool{true, false} {
+				w := source(t, 70)
+				r := newReplica(t, w)
+				honest := load(t, w.Vault)
+				r.options = func(o *replicate.Options) {
+					if !shows {
+						o.To = plain{o.To}
+					}
+				}
+				name := honest.Find(part)
+				if _, err := r.pass(lying{honest, name, open}); err == nil {
+					t.Errorf("%s, %s, shows %v: the pass succeeds", what, part, shows)
+				}
+				if _, there := r.files()[name]; there {
+					t.Errorf("%s, %s, shows %v: something was stored", what, part, shows)
+				}
+				if _, err := r.pass(honest); err != nil {
+					t.Errorf("%s, %s, shows %v: the honest source afterwards: %v", what, part, shows, err)
+				}
+			}
+		}
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// failing gives all bytes together with an error that passes.
+type failing struct{}
+
+func (failing) Read(p []byte) (int, error) { return copy(p, "abc"), vault.ErrUnreachable }
+
+// laterWritten is a source whose objects were all written after they were copied: its
+// clock is ahead, or it was restored.
+type laterWritten struct {
+	*opens
+	at time.Time
+}
+
+func (l laterWritten) List(ctx context.Context, prefix string, fn func(vault.Info) error) error {
+	return l.opens.List(ctx, prefix, func(i vault.Info) error {
+		i.ModTime = l.at
+		return fn(i)
+	})
+}
+
+// TestSourceWrittenLater: what was written again at the source is read again,
+// once and for an hour, by when the clocks of two machines may differ, and not on
+// every pass for ever.
+func TestSourceWrittenLater(t *testing.T) {
+	w := source(t, 71)
+	r := newReplica(t, w)
+	from := &opens{Files: load(t, w.Vault)}
+	copied := r.must(from).Copied
+	r.now = r.now.Add(48 * time.Hour)
+	from.n.Store(0)
+	restored := laterWritten{from, r.now.Add(-time.Second)}
+	r.must(restored)
+	if n := from.n.Load(); n != copied {
+		t.Errorf("%d objects were read again, expected all %d", n, copied)
+	}
+	r.now = r.now.Add(2 * time.Hour)
+	r.must(restored)
+	from.n.Store(0)
+	_, log := r.open()
+	r.must(restored)
+	if n := from.n.Load(); n != 0 {
+		t.Errorf("%d objects were read again, and again", n)
+	}
+	if _, again := r.open(); again.Checkpoint().Size != log.Checkpoint().Size {
+		t.Error("an idle pass wrote to the copy log")
+	}
+}
+
+// TestKeptHeadsAway: a line that breaks while heads and cosignatures are copied is
+// no forged cosignature.
+func TestKeptHeadsAway(t *testing.T) {
+	w := source(t, 72)
+	first := newReplica(t, w)
+	first.options = func(o *replicate.Options) { o.CosignBack = w.Vault }
+	first.must(w.Vault)
+	r := newReplica(t, w)
+	var left atomic.Int64
+	from := away{load(t, w.Vault), &left, "ledger/cosignatures/"}
+	left.Store(100)
+	sum, err := r.pass(from)
+	if !errors.Is(err, replicate.ErrPartial) || sum.Rejected != 0 {
+		t.Errorf("rejected %d, error %v, expected %v", sum.Rejected, err, replicate.ErrPartial)
+	}
+	left.Store(3)
+	if sum := r.must(from); sum.Rejected != 0 {
+		t.Errorf("rejected %d", sum.Rejected)
+	}
+	same(t, load(t, w.Vault), r.files())
+}
+
+// TestDueWhileThePassIsUnderWay: a pass may last for days. What the source
+// destroys meanwhile, on its date, is not missing.
+func TestDueWhileThePassIsUnderWay(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		w := source(t, 73)
+		r := newReplica(t, w)
+		seg := segmentOf(t, w)
+		honest := load(t, w.Vault)
+		gone := vault.SegmentName(seg.Day, seg.Object, seg.Codec)
+		r.options = func(o *replicate.Options) { o.Jobs = 1 }
+		var once sync.Once
+		from := lying{honest, gone, func() (io.ReadCloser, int64, error) {
+			once.Do(func() {
+				if r.now = seg.RetainUntil.Add(time.Hour); early {
+					r.now = seg.RetainUntil.Add(-time.Hour)
+				}
+			})
+			return nil, 0, vault.ErrNotExist
+		}}
+		sum, err := r.pass(sized{from, int64(len(honest[gone]))})
+		if early && !errors.Is(err, replicate.ErrMissing) || !early && (err != nil || sum.Due != 1) {
+			t.Errorf("destroyed before its date: %v: %+v, %v", early, sum, err)
+		}
+	}
+}
+
+// sized lists the object that lies with its right size.
+type sized struct {
+	lying
+	size int64
+}
+
+func (s sized) List(ctx context.Context, prefix string, fn func(vault.Info) error) error {
+	return s.Files.List(ctx, prefix, fn)
+}
+
+// TestLockAcrossAMonth: a pass that begins in one month and ends in the next
+// locked what is held without an end by the first; the next pass must know.
+func TestLockAcrossAMonth(t *testing.T) {
+	w := source(t, 74)
+	seg := segmentOf(t, w)
+	r, b := newReplica(t, w), newBucket()
+	r.append(w, &entry.Hold{Header: w.Header(), Hold: strings.Repeat("1", 32), Commit: vault.HashOf([]byte("order"))})
+	r.into(b)
+	to := r.options
+	var once sync.Once
+	r.options = func(o *replicate.Options) {
+		to(o)
+		o.Jobs = 1
+		o.Progress = func(int64, int64) {
+			once.Do(func() { r.now = time.Date(2028, 2, 1, 0, 1, 0, 0, time.UTC) })
+		}
+	}
+	r.now = time.Date(2028, 1, 31, 23, 59, 0, 0, time.UTC) // its own date has passed
+	r.must(w.Vault)
+	name := vault.SegmentName(seg.Day, seg.Object, seg.Codec)
+	if got := b.until[name]; got.Month() != time.March {
+		t.Errorf("locked until %s in a pass that began in January", got)
+	}
+	r.now = time.Date(2028, 2, 5, 0, 0, 0, 0, time.UTC)
+	r.must(w.Vault)
+	if got := b.until[name]; got.Month() != time.April {
+		t.Errorf("locked until %s by a pass in February", got)
+	}
+}
+
+// TestHeldIsLockedForItsOwnDate: a hold lengthens. An object that comes under one
+// is locked for no less than without it.
+func TestHeldIsLockedForItsOwnDate(t *testing.T) {
+	w := source(t, 78)
+	seg := segmentOf(t, w)
+	r, b := newReplica(t, w), newBucket()
+	longer := seg.RetainUntil.AddDate(1, 0, 0)
+	r.append(w, &entry.Hold{Header: w.Header(), Hold: strings.Repeat("1", 32), Commit: vault.HashOf([]byte("order"))})
+	r.into(b)
+	r.must(w.Vault)
+	segment, wrap := vault.SegmentName(seg.Day, seg.Object, seg.Codec), r.files().Find("keys/")
+	for _, name := range []string{segment, wrap} {
+		if got := b.until[name]; got.Before(seg.RetainUntil) {
+			t.Errorf("%s, held, is locked until %s, expected at least %s", name, got, seg.RetainUntil)
+		}
+	}
+	r.append(w, &entry.Extend{Header: w.Header(), RetainUntil: longer, Commit: vault.HashOf([]byte("longer"))})
+	r.must(w.Vault)
+	for _, name := range []string{segment, wrap} {
+		if got := b.until[name]; got.Before(longer) {
+			t.Errorf("%s, held and extended, is locked until %s, expected at least %s", name, got, longer)
+		}
+	}
+}
+
+// TestTwoPassesAtOnce: two machines, or a lock that did not hold. One of them
+// may fail; the copy is sound, and the next pass finds all in order.
+func TestTwoPassesAtOnce(t *testing.T) {
+	w := source(t, 75)
+	r := newReplica(t, w)
+	to, log := r.open()
+	o := r.passOptions(w.Vault, to, log)
+	o.Jobs = 1
+	var once sync.Once
+	o.Progress = func(int64, int64) { once.Do(func() { r.must(w.Vault) }) }
+	if _, err := run(o); err == nil {
+		t.Error("the pass that was overtaken appended to the copy log")
+	}
+	sound(t, r, w)
+	r.must(w.Vault)
+	same(t, load(t, w.Vault), r.files())
+	sound(t, r, w)
+}
+
+// TestKeysLater: a copy without keys gets them when it is to have them, and keeps
+// them when it is not any more. A segment without entry is told of in any case.
+func TestKeysLater(t *testing.T) {
+	w := source(t, 76)
+	data := []byte("nobody sealed this")
+	stray := vault.SegmentName(segmentOf(t, w).Day, vault.HashOf(data), vault.Gzip)
+	if err := w.Vault.Put(context.Background(), stray, int64(len(data)), bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	r, b := newReplica(t, w), newBucket()
+	without := true
+	r.options = func(o *replicate.Options) {
+		o.WithoutKeys = without
+		b.Dest, o.To = o.To, b
+	}
+	wraps := func() (n int) {
+		for name := range r.files() {
+			if strings.HasPrefix(name, "keys/") {
+				n++
+			}
+		}
+		return n
+	}
+	if sum := r.must(w.Vault); wraps() != 0 || sum.Unrecorded != 1 {
+		t.Errorf("without keys: %d wraps, %d unrecorded, expected 0 and 1", wraps(), sum.Unrecorded)
+	}
+	without = false
+	if sum := r.must(w.Vault); wraps() != 1 || sum.Copied != 1 {
+		t.Errorf("with keys: %d wraps, %d copied", wraps(), sum.Copied)
+	}
+	wrap := r.files().Find("keys/")
+	if !b.until[wrap].Equal(segmentOf(t, w).RetainUntil) {
+		t.Errorf("the wrap is locked until %s", b.until[wrap])
+	}
+	without = true
+	if sum := r.must(w.Vault); wraps() != 1 || sum.Copied != 0 || sum.Unrecorded != 1 {
+		t.Errorf("without again: %d wraps, %+v", wraps(), sum)
+	}
+	if h, ok := r.last().(*entry.Held); !ok || h.Size != w.Log.Checkpoint().Size {
+		t.Errorf("the copy log ends with %+v", r.last())
+	}
+}
+
+// TestDestinationRefusesEachOperation lets every operation of the disk fail for
+// good, from some point on, with a full disk: exit 3, never a verdict on the data.
+func TestDestinationRefusesEachOperation(t *testing.T) {
+	w := source(t, 77)
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
+	for at := 0; ; at += step {
+		r := newReplica(t, w)
+		to, log := r.open()
+		n := 0
+		r.before = func(op vfs.Op, _ string) error {
+			if n++; n > at && (op == "write" || op == "create") {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		o := r.passOptions(w.Vault, to, log)
+		o.Jobs = 1
+		_, err := run(o)
+		r.before = nil
+		for _, verdict := range []error{replicate.ErrChanged, replicate.ErrDamaged, replicate.ErrForked, replicate.ErrUnsigned} {
+			if errors.Is(err, verdict) {
+				t.Errorf("full from operation %d: %v", at, err)
+			}
+		}
+		if err == nil {
+			return
+		}
+		r.must(w.Vault)
+		same(t, load(t, w.Vault), r.files())
+	}
+}
