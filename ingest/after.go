@@ -35,7 +35,7 @@ func (s *Spool) After(ctx context.Context, p vault.Piece, o vault.DueOptions) (*
 	}
 	end, full, err := s.lastLine(g, start, limit)
 	if err != nil || full || end == start {
-		return nil, skipDamage(err)
+		return nil, s.unread(err)
 	}
 	p.Offset, p.Span = start, end-start
 	p.Joined, p.Closed = false, false

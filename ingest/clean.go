@@ -2,9 +2,12 @@ package ingest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"logvault/vault"
 )
 
 // The functions in this file are called with Spool.mu held and may release it.
@@ -29,26 +32,37 @@ func (s *Spool) tidy() error {
 		return err
 	}
 	if f := s.victim(); f != nil && s.roomToCarry(f) {
-		if err := s.carry(f); err != nil {
-			return orFull(err)
+		if err := s.carry(f); errors.Is(err, vault.ErrFull) {
+			return nil
+		} else if err != nil {
+			f.stuck = true
+			if err := s.unread(err); err != nil {
+				return err
+			}
 		}
 	}
 	return s.sweep()
 }
 
-// forgetOld drops generations that ended, were sealed and released 24 hours ago,
-// and the streams that are over and have no other. It looks at all of them, so
-// once a minute is enough.
+// forgetOld drops generations that were sealed and released and ended 24 hours
+// ago, and the streams that are over and have no other. In a table that is more
+// than half full 10 minutes are enough: all sources share it, and one client that
+// truncates its file all day must not fill it. Of a generation that ended more
+// than a day from now the clock was wrong. It looks at all of them, so once a
+// minute is enough.
 func (s *Spool) forgetOld() error {
 	now := s.cfg.Boot()
 	if now-s.forgotAt < time.Minute {
 		return nil
 	}
-	before := s.cfg.Now().Add(-keepFor)
+	keep, wall := keepFor, s.cfg.Now()
+	if s.table.snapshotSize() > s.tableLimit()/2 {
+		keep = silence
+	}
 	for _, st := range s.table.order {
 		for _, g := range slices.Clone(st.gens) {
-			over := !g.ended.IsZero() && g.ended.Before(before) && g.sealed == g.high && g.intent == nil && g.offer == nil
-			if !over || len(g.data) > 0 || len(g.macs) > 0 {
+			over := !g.ended.IsZero() && g.sealed == g.high && g.intent == nil && g.offer == nil
+			if !over || wall.Sub(g.ended).Abs() <= keep || len(g.data) > 0 || len(g.macs) > 0 {
 				continue
 			}
 			moves := s.moves
@@ -101,7 +115,7 @@ func (s *Spool) freshSnapshot() error {
 func (s *Spool) victim() *spoolFile {
 	crowded := s.crowded()
 	for _, f := range s.row {
-		if f.closed && f.live > 0 && (f.live < f.size/4 || crowded && f.live < f.size/2) {
+		if f.closed && !f.stuck && f.live > 0 && (f.live < f.size/4 || crowded && f.live < f.size/2) {
 			return f
 		}
 	}

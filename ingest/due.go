@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -196,14 +195,14 @@ func (s *Spool) piece(p plan, o vault.DueOptions) (*vault.Piece, error) {
 	} else {
 		var err error
 		if end, out.Cut, err = s.cut(p, o); err != nil || end == g.sealed {
-			return nil, skipDamage(err)
+			return nil, s.unread(err)
 		}
 	}
 	out.Span = end - out.Offset
 	g.offer = out // from here on nobody fills the hole
 	if err := s.times(g, out); err != nil {
 		g.offer = nil
-		return nil, skipDamage(err)
+		return nil, s.unread(err)
 	}
 	if !p.hole && !g.data.covers(out.Offset, end) {
 		g.offer = nil
@@ -218,15 +217,6 @@ func (s *Spool) piece(p plan, o vault.DueOptions) (*vault.Piece, error) {
 	}
 	out.Closed = !g.ended.IsZero() && end == g.high
 	return out, nil
-}
-
-// skipDamage turns damage, which has been noted and cut out, into "not now": the
-// other streams go on, and the next Due sees a hole.
-func skipDamage(err error) error {
-	if d := (*damageError)(nil); errors.As(err, &d) {
-		return nil
-	}
-	return err
 }
 
 // cut returns where the piece ends and why: at the last line end before the

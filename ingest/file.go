@@ -39,6 +39,7 @@ type spoolFile struct {
 	live    int64 // bytes that runs refer to
 	closed  bool  // its writer ended
 	damaged bool  // has a damaged group: never removed, kept aside
+	stuck   bool  // a place in it cannot be read: not carried again
 	refs    int   // readers at work
 	gone    bool  // removed; closed when refs is 0
 
@@ -87,14 +88,7 @@ func (c *SpoolConfig) createFile(h fileHeader, fill func(*groupWriter) error) (_
 	names := c.names(h.seq)
 	defer func() {
 		if err != nil {
-			// Half made and not needed: what cannot be removed now is at the
-			// next start. The key goes only if the file surely does not come back.
-			if rerr := c.removeFile(names); rerr != nil {
-				c.Log.Debug("left-over of a spool file that was not made", "err", rerr)
-			}
-			if isFull(err) {
-				err = fmt.Errorf("making a spool file: %w: %w", vault.ErrFull, err)
-			}
+			err = c.unmake(names, err)
 		}
 	}()
 	if err := c.writeKey(names.key, &k); err != nil {
@@ -165,13 +159,33 @@ func isFull(err error) bool {
 // destroys its key: unlink, sync dir; overwrite the key, sync, unlink. A crash
 // in between leaves a key without a file, which the next start destroys.
 func (c *SpoolConfig) removeFile(names fileNames) error {
-	if err := c.FS.Remove(names.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := c.FS.SyncDir(c.Dir); err != nil {
+	if err := c.unlink(names.file); err != nil {
 		return err
 	}
 	return c.destroyKey(names.key)
+}
+
+func (c *SpoolConfig) unlink(name string) error {
+	if err := c.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return c.FS.SyncDir(c.Dir)
+}
+
+// unmake takes away a spool file that could not be made, and returns why it
+// could not. A file that stays is not just vault.ErrFull: replayed after what the
+// file before it gets from here on, its snapshot would set the tables back.
+func (c *SpoolConfig) unmake(names fileNames, why error) error {
+	if err := c.unlink(names.file); err != nil {
+		return fmt.Errorf("%w; taking away what was made of it: %w", why, err)
+	}
+	if err := c.destroyKey(names.key); err != nil { // needs room too: the next start does it
+		c.Log.Debug("left-over key of a spool file that was not made", "err", err)
+	}
+	if isFull(why) {
+		return fmt.Errorf("making a spool file: %w: %w", vault.ErrFull, why)
+	}
+	return why
 }
 
 func (c *SpoolConfig) destroyKey(name string) error {

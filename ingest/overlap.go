@@ -5,7 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"hash"
 
 	"logvault/vault"
@@ -58,11 +58,11 @@ func (w *write) compareHeld(p part) error {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errDamaged) {
+	if err := w.s.unread(err); err != nil {
 		return err
 	}
 	if seen < p.b {
-		w.late.add(seen, p.b) // damaged, or released meanwhile: not proven
+		w.late.add(seen, p.b) // not readable, or released meanwhile: not proven
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (w *write) sameBlock(g *gen, block int64, data []byte) (bool, error) {
 		got = append(got, payload...)
 		return nil
 	})
-	if err != nil && !errors.Is(err, errDamaged) {
+	if err := w.s.unread(err); err != nil {
 		return false, err
 	}
 	m := newBlockMAC(w.s.table.secret[:], g.genKey)
@@ -124,12 +124,16 @@ func (w *write) archive(p part) error {
 
 func (w *write) archiveExtent(p part) error {
 	s, data := w.s, w.bytes(p)
-	other, err := w.conflictStream()
-	if err != nil {
-		return err
-	}
-	if err := s.reserve(extentSize(other.Source, len(data))+genBytes, forIntake); err != nil {
-		return err
+	var other *stream
+	for moves := ^s.moves; moves != s.moves; { // the stream may be forgotten while mu is released
+		var err error
+		if other, err = w.conflictStream(); err != nil {
+			return err
+		}
+		moves = s.moves
+		if err := s.reserve(extentSize(other.Source, len(data))+genBytes, forIntake); err != nil {
+			return err
+		}
 	}
 	mac := conflictMAC(s.table.secret[:], data)
 	if other.holdsConflict(w.head.gen, p, mac) {
@@ -156,6 +160,9 @@ func (w *write) conflictStream() (*stream, error) {
 	s := w.s
 	for need := 0; ; {
 		st := s.table.stream(w.head.stream)
+		if st == nil {
+			return nil, fmt.Errorf("%w: %s", ErrNoStream, w.head.stream)
+		}
 		if other := s.table.stream(st.conflict); other != nil {
 			return other, nil
 		}

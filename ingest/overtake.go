@@ -27,7 +27,8 @@ type SealedPart struct {
 // is due. It returns how many bytes left. Again it changes nothing. Only
 // `recover` calls it, before anything is written to the spool or sealed.
 //
-//	per stream: one group, fdatasync   | crash before: as it was; after: done for this stream
+//	per stream: its records, fdatasync   | crash before: as it was, or a part is done;
+//	                                     | after: done for this stream
 func (s *Spool) Overtake(ctx context.Context, ledger func(vault.StreamID) Ahead) (left int64, err error) {
 	s.mu.Lock()
 	var all []*stream
@@ -49,16 +50,21 @@ func (s *Spool) overtakeOne(ctx context.Context, st *stream, to Ahead) (left int
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.reserve(512+len(st.Name)+256*len(to.Gens), forRecords); err != nil {
+	if err := s.reserve(512+len(st.Name), forRecords); err != nil {
 		return 0, err
 	}
 	st.prev, st.nextGen = max(st.prev, to.Prev), max(st.nextGen, to.Next)
-	for _, p := range to.Gens {
-		if g := st.gen(p.Gen); g != nil {
-			left += s.pass(g, p)
-		}
-	}
 	s.appendMeta(st.streamRecord.append)
+	for _, p := range to.Gens { // years of them: only what the spool knows is written
+		g := st.gen(p.Gen)
+		if g == nil {
+			continue
+		}
+		if err := s.reserve(512, forRecords); err != nil {
+			return left, err
+		}
+		left += s.pass(g, p)
+	}
 	return left, s.syncTo(s.last())
 }
 

@@ -161,7 +161,30 @@ func (s *Spool) readHeld(g *gen, kind recordKind, off, end int64, fn func(*exten
 	s.moves++
 	r.done()
 	if d := (*damageError)(nil); errors.As(err, &d) {
-		s.salvage(d.file)
+		if serr := s.salvage(d.file); serr != nil {
+			return serr
+		}
+	}
+	return err
+}
+
+// unread deals with an error of readHeld where others must not wait for those
+// bytes: what cannot be read back is said, and is as good as not there for now.
+// It returns why the spool cannot go on, or nil.
+func (s *Spool) unread(err error) error {
+	if uerr := s.usable(); uerr != nil || err == nil {
+		return uerr
+	}
+	if skipDamage(err) != nil {
+		s.cfg.Log.Error("bytes in the spool cannot be read now", "err", err)
+	}
+	return nil
+}
+
+// skipDamage drops damage, which has been noted and cut out: it is a hole now.
+func skipDamage(err error) error {
+	if d := (*damageError)(nil); errors.As(err, &d) {
+		return nil
 	}
 	return err
 }

@@ -405,14 +405,14 @@ func (s *Spool) forgetPhantoms() {
 
 // salvage looks which groups of a file are still intact, after one was not, and
 // takes what is lost out of the tables: it becomes a gap. A file that cannot be
-// read now changes nothing. mu is held, and released while f still has groups that
-// are not written.
-func (s *Spool) salvage(f *spoolFile) {
+// read now, which is the error, changes nothing. mu is held, and released while f
+// still has groups that are not written.
+func (s *Spool) salvage(f *spoolFile) error {
 	for s.usable() == nil && f == s.cur && (len(s.pend) > groupHead || s.flushing) {
 		s.flushOrWait()
 	}
 	if f.gone || s.slots[f.slot] != f {
-		return
+		return nil
 	}
 	intact := map[genKey][]runAt{}
 	_, err := f.scan(func(pos int64, _ groupHeader, plain []byte) error {
@@ -430,8 +430,7 @@ func (s *Spool) salvage(f *spoolFile) {
 		})
 	})
 	if err != nil {
-		s.cfg.Log.Error("a damaged spool file cannot be read", "file", f.names.file, "err", err)
-		return
+		return fmt.Errorf("looking for what is left of a damaged spool file: %w", err)
 	}
 	var streams []vault.StreamID
 	for _, st := range s.table.order {
@@ -442,6 +441,7 @@ func (s *Spool) salvage(f *spoolFile) {
 		}
 	}
 	s.noteDamage(f, streams)
+	return nil
 }
 
 // runAt is an extent found in a file.

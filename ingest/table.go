@@ -325,7 +325,7 @@ func (s *Spool) tableLimit() int64 { return s.cfg.FileBytes / 2 }
 
 // Sizes of a snapshot's records without the names and values in them, at most.
 const (
-	streamBytes = 160
+	streamBytes = 168
 	genBytes    = 128
 	kvBytes     = recordHead + 4
 )
