@@ -21,6 +21,7 @@ const (
 	outsideTimeout = 30 * time.Second // of one request
 	witnessEvery   = time.Hour        // between two cosignatures of one witness
 	stampEvery     = 24 * time.Hour   // between two time-stamps
+	stampLook      = time.Hour        // how often it is looked whether one is due: our clock may be set meanwhile
 	retryFirst     = time.Minute      // after a failure, then doubled
 	retryMost      = time.Hour
 	clockDoubt     = 5 * time.Minute // how far our clock may be from theirs
@@ -30,26 +31,26 @@ const (
 // an alarm when it fails, and never a reason to stop anything else.
 type errand struct {
 	name string // what its trouble is noted under
-	// run does it, if it is due, and says when to come back; the zero time is the
+	// run does it, if it is due, and says how long to wait then; 0 is until the
 	// next beat.
-	run  func(ctx context.Context) (next time.Time, err error)
-	next time.Time
+	run  func(ctx context.Context) (pause time.Duration, err error)
+	next time.Duration // boot time: a wall clock that was wrong and is set right delays nothing
 	wait time.Duration // after the last failure, 0 if there was none
 }
 
 // step runs an errand whose time has come.
 func (s *Site) step(ctx context.Context, e *errand) {
-	if s.now().Before(e.next) {
+	if s.env.Boot() < e.next {
 		return
 	}
-	next, err := e.run(ctx)
+	pause, err := e.run(ctx)
 	switch {
 	case err == nil:
-		e.next, e.wait = next, 0
+		e.next, e.wait = s.env.Boot()+pause, 0
 		s.better(e.name)
 	case ctx.Err() == nil:
 		e.wait = min(max(2*e.wait, retryFirst), retryMost)
-		e.next = s.now().Add(e.wait)
+		e.next = s.env.Boot() + e.wait
 		s.trouble(e.name, err)
 	}
 }
@@ -173,32 +174,32 @@ type witnessing struct {
 // The head is kept before the cosignature over it. A crash before either leaves
 // the witness ahead of what we know of it: it says so when it is asked again,
 // and cosigns the same head once more.
-func (w *witnessing) run(ctx context.Context) (next time.Time, err error) {
+func (w *witnessing) run(ctx context.Context) (pause time.Duration, err error) {
 	tree, last := w.s.Tree(), w.last
 	if last == tree.Size() {
-		return next, nil
+		return 0, nil
 	}
 	if last < 0 {
 		if last, _, err = w.s.cosigned(ctx, w.keyID); err != nil {
-			return next, err
+			return 0, err
 		}
 	}
 	c, err := w.w.Cosign(ctx, tree, last)
 	if err != nil {
-		return next, err
+		return 0, err
 	}
 	if last < tree.Size() { // else the cosignature is there, with its own time
 		err = w.s.putBeside(ctx, beside{vault.KeptCheckpointName(vault.LedgerPrefix, tree.Size()), tree.Checkpoint().Raw},
 			beside{vault.CosignatureName(vault.LedgerPrefix, tree.Size(), c.KeyID), c.Line})
 		if err != nil {
-			return next, err
+			return 0, err
 		}
 	}
 	w.s.compareClock("the witness "+w.name, c.Time)
 	if w.last = tree.Size(); last == tree.Size() {
-		return next, nil // what grows from now on is asked for at once
+		return 0, nil // what grows from now on is asked for at once
 	}
-	return w.s.now().Add(witnessEvery), nil
+	return witnessEvery, nil
 }
 
 // cosigned returns the largest size of which a cosignature by a key is kept, 0
@@ -219,34 +220,35 @@ type stamping struct {
 	a *tsa.Authority
 }
 
-// run stamps the present head if a day has passed and the ledger has grown by
-// more than the entry of the last time-stamp.
+// run stamps the present head if a day has passed by our clock and the ledger has
+// grown by more than the entry of the last time-stamp. If our clock is behind the
+// last time-stamp it is wrong, or that was: the authority is asked and may say so.
 //
 // The order is: head and token in the record, both in the vault, the entry. A
 // crash in between leaves a token without entry, newer than all others; it is
 // finished before another one is asked for, so that no token stays without.
-func (t *stamping) run(ctx context.Context) (next time.Time, err error) {
+func (t *stamping) run(ctx context.Context) (pause time.Duration, err error) {
 	last, err := t.last(ctx)
 	if err != nil {
-		return next, err
+		return 0, err
 	}
-	if due := last.at.Add(stampEvery); t.s.now().Before(due) {
-		return due, nil
+	if passed := t.s.now().Sub(last.at); -clockDoubt < passed && passed < stampEvery {
+		return min(stampEvery-passed, stampLook), nil
 	}
 	tree := t.s.Tree()
 	if tree.Size() == last.entry+1 {
-		return t.s.now().Add(retryMost), nil
+		return stampLook, nil
 	}
 	head := tree.Checkpoint()
 	token, at, err := t.a.Stamp(ctx, head.Raw)
 	if err != nil {
-		return next, err
+		return 0, err
 	}
 	t.s.compareClock("the time-stamping authority", at)
 	if _, err := t.record(ctx, head, token, at); err != nil {
-		return next, err
+		return 0, err
 	}
-	return t.s.now().Add(stampEvery), nil
+	return stampLook, nil
 }
 
 // record keeps a token and appends its entry, whose index it returns.

@@ -160,6 +160,29 @@ func TestWitness(t *testing.T) {
 	o.passes(s)
 }
 
+// TestClockSetRight: while the wall clock was wrong, outsiders were asked. When it
+// is right again they are asked as ever: what comes next does not hang on the
+// wall clock.
+func TestClockSetRight(t *testing.T) {
+	for _, off := range []time.Duration{400 * 24 * time.Hour, -400 * 24 * time.Hour} {
+		o := newOutsiders(t)
+		s := o.open()
+		o.wrong.Store(int64(off))
+		o.beat(s) // their clocks are the same here: all of them were wrong
+		o.grow(s, 1)
+		o.wrong.Store(0)
+		o.advance(25 * time.Hour)
+		witness, stamps := o.witness.Asks(), o.tsa.Asked()
+		o.beat(s)
+		if o.witness.Asks() == witness {
+			t.Errorf("off by %v: the witness was not asked a day later", off)
+		}
+		if o.tsa.Asked() == stamps {
+			t.Errorf("off by %v: the authority was not asked a day later", off)
+		}
+	}
+}
+
 // TestPutBack: vault and state are put back to an earlier day together. The
 // witness finds it at the next start, before anything grows.
 func TestPutBack(t *testing.T) {

@@ -27,9 +27,6 @@ import (
 // belongs to, or is ahead of it, is refused: at the start of `serve` with its
 // exit code, and when it comes later by not sealing.
 
-// reopenMost bounds the wait between two attempts to open the vault.
-const reopenMost = time.Minute
-
 // ErrWrongVault says that the vault is not the one that the state belongs to.
 var ErrWrongVault = errors.New("not the vault of this state")
 
@@ -131,7 +128,7 @@ func (s *Site) checkMarker(ctx context.Context, store vault.Reader) error {
 // primaryLoop opens the vault, again and again until that succeeds. It tells
 // each outcome; the first is what a start waits for.
 func (s *Site) primaryLoop(ctx context.Context, tell func(error)) {
-	for wait := s.beats.retry; ; wait = min(2*wait, reopenMost) {
+	for wait := s.beats.retry; ; wait = min(2*wait, s.beats.retryMost) {
 		err := s.openPrimary(ctx)
 		if err == nil {
 			s.better(opening)

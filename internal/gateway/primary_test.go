@@ -263,7 +263,7 @@ func TestVaultHangs(t *testing.T) {
 		select {
 		case err := <-done:
 			w.must(err)
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("a stop waits for the vault")
 		}
 		if !r.site.left {

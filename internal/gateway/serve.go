@@ -25,15 +25,16 @@ type beats struct {
 
 	outside time.Duration // how often it is asked what witnesses and authorities owe
 
-	retry    time.Duration // from a failed opening of the vault to the next, then doubled
-	patience time.Duration // how long a start waits for a vault that does not answer
-	silent   time.Duration // how long sealing may take before it is an alarm
-	status   time.Duration // how long a status waits for the vault
-	stop     time.Duration // how long a stop waits for what calls the vault
+	retry     time.Duration // from a failed opening of the vault to the next, then doubled
+	retryMost time.Duration // what it is doubled up to
+	patience  time.Duration // how long a start waits for a vault that does not answer
+	silent    time.Duration // how long sealing may take before it is an alarm
+	status    time.Duration // how long a status waits for the vault
+	stop      time.Duration // how long a stop waits for what calls the vault
 }
 
 var defaultBeats = beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond, outside: time.Minute,
-	retry: time.Second, patience: 10 * time.Second, silent: 5 * time.Minute, status: 2 * time.Second, stop: 10 * time.Second}
+	retry: time.Second, retryMost: time.Minute, patience: 10 * time.Second, silent: 5 * time.Minute, status: 2 * time.Second, stop: 10 * time.Second}
 
 // stopWait bounds how long a stop waits for clients of the control socket.
 const stopWait = 2 * time.Second

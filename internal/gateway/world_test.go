@@ -53,6 +53,7 @@ type world struct {
 	log   *lockedBuffer // the operational log
 	fault atomic.Pointer[func(op vfs.Op, name string) error]
 	clock atomic.Int64 // Unix nanoseconds
+	wrong atomic.Int64 // by how much the wall clock is off, in nanoseconds; the boot time is not
 }
 
 // newWorld has nothing but the parents of its directories. They are on the real
@@ -82,7 +83,9 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) now() time.Time { return time.Unix(0, w.clock.Add(int64(time.Millisecond))).UTC() }
+func (w *world) now() time.Time {
+	return time.Unix(0, w.clock.Add(int64(time.Millisecond))+w.wrong.Load()).UTC()
+}
 
 func (w *world) advance(d time.Duration) { w.clock.Add(int64(d)) }
 
