@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,65 +37,73 @@ var errUnpinned = &codedError{codeIntegrity, "give --trust with trust.toml or th
 
 // readings opens the vaults that the flags or the configuration name.
 func (a *app) readings(c *cli.Context) ([]reading, error) {
-	paths := c.StringSlice("vault")
-	cfg, err := a.loadConfig(c)
-	_, named := a.configFile(c)
-	if len(paths) == 0 {
-		if errors.Is(err, fs.ErrNotExist) && !named {
+	places := c.StringSlice("vault")
+	if len(places) == 0 {
+		cfg, err := a.loadConfig(c)
+		if _, named := a.configFile(c); errors.Is(err, fs.ErrNotExist) && !named {
 			return nil, &codedError{codeUsage, "give --vault PATH with --trust, or --config FILE", err}
 		}
 		if err != nil {
 			return nil, err
 		}
-		paths = []string{cfg.Vault}
+		places = []string{cfg.Vault}
 	}
-	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
+	pinned, err := a.pinned(c)
+	if err != nil {
 		return nil, err
 	}
-	var pinned []*ledger.Trust
-	for _, arg := range c.StringSlice("trust") {
-		t, err := a.loadTrust(arg)
-		if err != nil {
-			return nil, err
-		}
-		pinned = append(pinned, t)
-	}
-	if len(pinned) == 0 && cfg != nil && (named || !c.IsSet("vault")) {
-		t, err := config.LoadTrust(a.fs, gateway.TrustFile(cfg))
-		if err != nil {
-			return nil, err
-		}
-		pinned = append(pinned, t)
-	}
-	return a.openReadings(c, paths, pinned)
-}
-
-func (a *app) openReadings(c *cli.Context, paths []string, pinned []*ledger.Trust) ([]reading, error) {
 	var all []reading
-	for _, path := range paths {
-		store, err := a.stores().Open(c.Context, path)
+	for _, place := range places {
+		r, err := a.openReading(c.Context, place, pinned)
 		if err != nil {
 			return nil, err
-		}
-		r := reading{name: path, store: store}
-		if len(pinned) > 0 {
-			r.trust = trustFor(c, store, pinned)
-		} else {
-			r.unpinned = true
-			if r.trust, err = ledger.UnpinnedTrust(c.Context, store, vault.LedgerPrefix); err != nil {
-				return nil, fmt.Errorf("reading the ledger of %s: %w", path, err)
-			}
 		}
 		all = append(all, r)
 	}
 	return all, nil
 }
 
+// pinned reads what --trust names, or else what the gateway's own state pins,
+// if a person named its configuration or no vault. None at all is no error.
+func (a *app) pinned(c *cli.Context) (all []*ledger.Trust, err error) {
+	cfg, err := a.loadConfig(c)
+	_, named := a.configFile(c)
+	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, err
+	}
+	args := c.StringSlice("trust")
+	if len(args) == 0 && cfg != nil && (named || !c.IsSet("vault")) {
+		args = []string{gateway.TrustFile(cfg)}
+	}
+	for _, arg := range args {
+		t, err := a.loadTrust(arg)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+// openReading opens one vault. Without anything pinned its own key is taken.
+func (a *app) openReading(ctx context.Context, place string, pinned []*ledger.Trust) (r reading, err error) {
+	r = reading{name: place, unpinned: len(pinned) == 0}
+	if r.store, err = a.stores().Open(ctx, place); err != nil {
+		return r, err
+	}
+	if !r.unpinned {
+		r.trust = trustFor(ctx, r.store, pinned)
+	} else if r.trust, err = ledger.UnpinnedTrust(ctx, r.store, vault.LedgerPrefix); err != nil {
+		err = fmt.Errorf("reading the ledger of %s: %w", place, err)
+	}
+	return r, err
+}
+
 // trustFor chooses among what is pinned by the origin that the vault's marker
 // claims. The claim is not believed: what is chosen then has to fit its ledger.
-func trustFor(c *cli.Context, r vault.Reader, pinned []*ledger.Trust) *ledger.Trust {
+func trustFor(ctx context.Context, r vault.Reader, pinned []*ledger.Trust) *ledger.Trust {
 	if len(pinned) > 1 {
-		m, _, err := vault.ReadMarker(c.Context, r)
+		m, _, err := vault.ReadMarker(ctx, r)
 		for _, t := range pinned {
 			if err == nil && t.Origin == m.Origin {
 				return t

@@ -19,9 +19,41 @@ import (
 	"logvault/vault/dir"
 )
 
-// copyWait bounds how long one copy is looked at: one that does not answer must
+// copyWait bounds how long copies are looked at: one that does not answer must
 // not hold up what is known of the others.
 const copyWait = 15 * time.Second
+
+// answers calls look for each of n places, for all at the same time, and returns
+// what they answer within d. A place that does not is given what silent makes of
+// errSilent: a call to a dead mount ends with the process only.
+func answers[T any](ctx context.Context, n int, d time.Duration, look func(ctx context.Context, i int) T, silent func(i int, err error) T) []T {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	said := make([]chan T, n)
+	for i := range n {
+		said[i] = make(chan T, 1)
+		go func() { said[i] <- look(ctx, i) }() // ends with look, or with the process
+	}
+	all := make([]T, n)
+	for i := range n {
+		select {
+		case all[i] = <-said[i]:
+			continue
+		case <-ctx.Done():
+		}
+		grace := time.NewTimer(answerGrace)
+		select { // one that ends with its context says itself what it found
+		case all[i] = <-said[i]:
+		case <-grace.C:
+			all[i] = silent(i, errSilent)
+		}
+		grace.Stop()
+	}
+	return all
+}
+
+// answerGrace is how long those that heed their context have to say so.
+const answerGrace = time.Second
 
 // CopyStatus is the state of one copy at one moment.
 type CopyStatus struct {
@@ -77,6 +109,10 @@ type survey struct {
 // a running `serve`, and changes nothing. A copy that cannot be reached, or whose
 // log is not by a pinned key, is a Problem and not an error.
 func SurveyCopies(ctx context.Context, env Env, c *config.Config) (*CopiesStatus, error) {
+	return surveyCopies(ctx, env, c, copyWait)
+}
+
+func surveyCopies(ctx context.Context, env Env, c *config.Config, wait time.Duration) (*CopiesStatus, error) {
 	s := &survey{env: env, cfg: c}
 	if err := s.open(ctx); err != nil {
 		return nil, err
@@ -86,9 +122,9 @@ func SurveyCopies(ctx context.Context, env Env, c *config.Config) (*CopiesStatus
 	if !slices.ContainsFunc(declared, func(k config.Copy) bool { return k.Name == config.Primary }) {
 		declared = append([]config.Copy{{Name: config.Primary, Media: "disk"}}, declared...)
 	}
-	for _, k := range declared {
-		st.Copies = append(st.Copies, s.look(ctx, k))
-	}
+	st.Copies = answers(ctx, len(declared), wait,
+		func(ctx context.Context, i int) CopyStatus { own := *s; return own.look(ctx, declared[i]) },
+		func(i int, err error) CopyStatus { return s.unknown(declared[i], err) })
 	st.count()
 	return st, s.single(ctx, st)
 }
@@ -150,15 +186,24 @@ func (s *survey) single(ctx context.Context, st *CopiesStatus) error {
 	})
 }
 
+// unknown is a copy of which nothing was found out.
+func (s *survey) unknown(k config.Copy, err error) CopyStatus {
+	st := CopyStatus{Name: k.Name, Place: k.Place, Media: k.Media, Site: k.Site, Erasable: "unknown", Why: "it could not be looked at"}
+	if k.Name == config.Primary {
+		st.Place = s.cfg.Vault
+	}
+	if err != nil {
+		st.Problem = err.Error()
+	}
+	return st
+}
+
 // look finds out about one copy.
 func (s *survey) look(ctx context.Context, k config.Copy) CopyStatus {
-	st := CopyStatus{Name: k.Name, Place: k.Place, Media: k.Media, Site: k.Site, Erasable: "unknown", Why: "it could not be looked at"}
-	ctx, cancel := context.WithTimeout(ctx, copyWait)
-	defer cancel()
+	st := s.unknown(k, nil)
 	var err error
 	switch {
 	case k.Name == config.Primary:
-		st.Place = s.cfg.Vault
 		err = s.vault(ctx, &st, true)
 	case k.Volumes != "":
 		err = s.volumes(&st, k.Volumes)

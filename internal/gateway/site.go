@@ -269,7 +269,7 @@ func (s *Site) Close() error {
 	if s.spool != nil {
 		err = s.spool.Close()
 	}
-	if s.store != nil && !s.left {
+	if !s.left && s.store != nil {
 		hangUp(s.store)
 	}
 	if s.lock != nil && !s.left {
@@ -439,7 +439,11 @@ func (s *Site) Register(ctx context.Context, class vault.Class, record []byte) (
 // its control socket while that holds the state. vfs.ErrLocked is returned only
 // when another command holds it.
 func Connect(ctx context.Context, env Env, c *config.Config) (Service, error) {
-	site, err := OpenSite(ctx, env, c)
+	return connect(ctx, c, func() (*Site, error) { return OpenSite(ctx, env, c) })
+}
+
+func connect(ctx context.Context, c *config.Config, open func() (*Site, error)) (Service, error) {
+	site, err := open()
 	if err == nil {
 		return site, nil
 	}

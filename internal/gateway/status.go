@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"logvault/ingest"
 	"logvault/ingest/watch"
+	"logvault/internal/config"
 	"logvault/internal/vfs"
 	"logvault/nfsgw"
 )
@@ -42,6 +45,36 @@ type ClassStatus struct {
 	Period     string    `json:"period"`
 	Basis      string    `json:"basis"`
 	ValidUntil time.Time `json:"valid_until,omitzero"`
+}
+
+// Examine tells how the gateway of c is: it asks `serve`, or opens the state
+// itself. Then unopened is why the vault could not be opened, and the rest is
+// told all the same. Errors are those of Connect.
+func Examine(ctx context.Context, env Env, c *config.Config) (st Status, unopened, err error) {
+	return examine(ctx, env, c, defaultBeats)
+}
+
+func examine(ctx context.Context, env Env, c *config.Config, b beats) (st Status, unopened, err error) {
+	svc, err := connect(ctx, c, func() (*Site, error) {
+		s, err := OpenIntake(ctx, env, c)
+		if err != nil {
+			return nil, err
+		}
+		s.beats = b
+		var try call
+		if err := try.within(b.patience, func() error { return s.openPrimary(ctx) }); err != nil {
+			unopened = fmt.Errorf("%s: %w", opening, err)
+			s.openErr.Store(&err)
+			s.notes.set(opening, err.Error(), s.now()) // not logged: whoever asks is told
+			s.left = errors.Is(err, errSilent)         // the call hangs; the lock stays until the process ends
+		}
+		return s, nil
+	})
+	if err != nil {
+		return st, nil, err
+	}
+	st, err = svc.Status(ctx)
+	return st, unopened, errors.Join(err, svc.Close())
 }
 
 // measured is a store that knows its room: a directory does, a bucket does not.
