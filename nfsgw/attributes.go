@@ -149,7 +149,7 @@ func (s *Server) applyAttrs(c *call, n *node, sa *setAttr, guard *int64, w *wcc)
 	case sa.size != 0 && sa.size < a.size:
 		return statusAcces
 	}
-	edit := sa.edit(s.tick())
+	edit := sa.edit(s.now())
 	e := &edits{nodes: []change{{node: n, edit: edit}}}
 	if sa.setSize && sa.size != a.size {
 		if sa.size == 0 {

@@ -75,7 +75,7 @@ func (s *Server) store(c *call, n *node, arg *writeArgs, w *wcc) status {
 	gen := n.generation()
 	err := s.cfg.Sink.Write(c.work(), n.stream, gen, int64(arg.offset), arg.data, c.conn.peer, arg.how != unstable)
 	if err == nil {
-		n.wrote(int64(arg.offset)+int64(len(arg.data)), s.tick(), w)
+		n.wrote(int64(arg.offset)+int64(len(arg.data)), s.now(), w)
 	}
 	n.gate.RUnlock()
 	return s.passing(c, err)
@@ -95,7 +95,7 @@ func (n *node) wrote(end, now int64, w *wcc) {
 	w.known, w.pre = true, a.before()
 	n.size = max(n.size, end)
 	n.modify(now)
-	n.written, n.dirty = n.ctime, true
+	n.written, n.dirty = max(n.written, now), true
 	w.post = n.attr()
 }
 

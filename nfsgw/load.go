@@ -18,7 +18,6 @@ func (s *Server) load() error {
 			return err
 		}
 		s.nodes[id] = s.makeNode(id, nil, m)
-		s.lastTime.Store(max(s.lastTime.Load(), m.ctime))
 		return nil
 	})
 	if err != nil {
@@ -37,7 +36,7 @@ func (s *Server) load() error {
 			n.tree = s.trees[name]
 		}
 	}
-	now := s.tick()
+	now := s.now()
 	for _, n := range s.nodes {
 		if err := s.adopt(n, now); err != nil {
 			return fmt.Errorf("loading the names: %w", err)
@@ -74,8 +73,7 @@ func (s *Server) adopt(n *node, now int64) error {
 		if size := s.cfg.Sink.Size(n.stream, n.gen); size > n.size {
 			n.size = size
 			n.modify(now)
-			n.written = n.ctime
-			n.dirty = true
+			n.written, n.dirty = max(n.written, now), true
 		}
 	}
 	if n.removed {

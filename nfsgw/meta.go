@@ -112,7 +112,8 @@ func decodeMeta(kv vault.KV) (id uint64, m meta, err error) {
 	return id, m, nil
 }
 
-// touch records a change of attributes at time now.
+// touch records a change of attributes at time now, or just after the one
+// before: a client must see each, also when the clock stands still or goes back.
 func (m *meta) touch(now int64) { m.ctime = max(now, m.ctime+1) }
 
 // modify records a change of content at time now.

@@ -157,7 +157,7 @@ func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, st
 		return nil, s.passing(c, err)
 	}
 	m := s.newMeta(c, dir, typeFile, 0o644, arg.name, &arg.attrs)
-	m.stream, m.written = stream, m.atime
+	m.stream, m.written = stream, s.now()
 	if arg.how == createExclusive {
 		m.exclusive = true
 		copy(m.verifier[:], arg.verifier)
@@ -171,7 +171,7 @@ func (s *Server) newFile(c *call, dir *node, arg *createArgs, w *wcc) (*node, st
 // newMeta is the state of a new node that the caller owns.
 func (s *Server) newMeta(c *call, dir *node, kind, mode uint32, name string, sa *setAttr) meta {
 	m := meta{kind: kind, root: dir.root, parent: dir.id, mode: mode, uid: c.cred.uid, gid: c.cred.gid, name: name}
-	now := s.tick()
+	now := s.now()
 	m.atime, m.mtime, m.ctime = now, now, now-1 // edit adds 1
 	sa.edit(now)(&m)
 	return m

@@ -157,7 +157,6 @@ type Server struct {
 	replies    *replyCache
 	buffers    bufferPool
 	stats      counters
-	lastTime   atomic.Int64  // newest change time given out, ns
 	fullDelay  time.Duration // how long a call waits before JUKEBOX
 	timeouts   timeouts
 	acceptLog  quietLog
@@ -287,15 +286,6 @@ func (s *Server) fail(err error) {
 	})
 }
 
-// tick returns the time of a change in ns: strictly increasing, so that a
-// client sees each change, even when the clock stands still or goes back.
-func (s *Server) tick() int64 {
-	now := s.cfg.Now().UnixNano()
-	for {
-		last := s.lastTime.Load()
-		next := max(now, last+1)
-		if s.lastTime.CompareAndSwap(last, next) {
-			return next
-		}
-	}
-}
+// now returns the time in ns. A change of a node is never shown with a time
+// that is not after the one before, whatever the clock does: see meta.touch.
+func (s *Server) now() int64 { return s.cfg.Now().UnixNano() }

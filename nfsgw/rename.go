@@ -53,7 +53,7 @@ func (s *Server) removeFrom(c *call, dir *node, name string, kind uint32, w *wcc
 	case len(n.children) > 0:
 		return statusNotEmpty
 	}
-	now := s.tick()
+	now := s.now()
 	e := &edits{nodes: []change{{node: dir, edit: modifyAt(now)}}, drop: s.forgettable(dir.tree, now, dropPerRemove)}
 	late := len(e.drop)
 	if kind == typeDir {
@@ -168,7 +168,7 @@ func (s *Server) move(c *call, n, target, from, to *node, name string, fw, tw *w
 		}
 		moved = moved[renameBatch:]
 	}
-	now := s.tick()
+	now := s.now()
 	e := &edits{streams: vault.Changes{Rename: moved}}
 	switch {
 	case target == nil:

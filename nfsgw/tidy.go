@@ -164,7 +164,7 @@ func (s *Server) takeNames(ctx context.Context, t *tree, batch []fileState) erro
 	t.names.Lock()
 	defer t.names.Unlock()
 	e := &edits{}
-	at := s.tick()
+	at := s.now()
 	now := s.cfg.Now()
 	for _, f := range batch {
 		n := f.node

@@ -132,6 +132,62 @@ func TestTidyExpiredNames(t *testing.T) {
 	}
 }
 
+// A clock that was years ahead for an hour does not stop the tidying of what
+// came after it was set right.
+func TestTidyAfterAWrongClock(t *testing.T) {
+	w, _, now := tidyBench(t)
+	w.create(t, "wrong")
+	ahead := w.create(t, "removed-wrong")
+	*now = now.AddDate(10, 0, 0)
+	w.ask(t, procSetattr, setMode(w.root.children["wrong"]))
+	w.ask(t, procRemove, nameArgs(w.root, "removed-wrong"))
+	*now = now.AddDate(-10, 0, 0).Add(time.Hour)
+	w.create(t, ".nfs000000000000abcd00000001")
+	late := w.create(t, "removed-late")
+	w.ask(t, procRemove, nameArgs(w.root, "removed-late"))
+	if st := w.write(t, w.create(t, "access.log")); st != statusOK {
+		t.Fatalf("write: status %d", st)
+	}
+	*now = now.Add(sillyAge)
+	w.mustTidy(t)
+	if len(w.root.children) != 2 {
+		t.Errorf("%d names after a day, expected that of the dead client to be gone", len(w.root.children))
+	}
+	*now = now.Add(11 * day)
+	w.mustTidy(t)
+	if len(w.root.children) != 0 {
+		t.Errorf("%d names after 12 days, expected them to have expired", len(w.root.children))
+	}
+	*now = now.Add(31 * day)
+	w.mustTidy(t)
+	*now = now.Add(31 * day) // an id that was removed in the wrong time has its thirty days from now on
+	w.mustTidy(t)
+	if !w.s.gone(ahead) || !w.s.gone(late) {
+		t.Errorf("ids kept: %t of the wrong time, %t of the right one", !w.s.gone(ahead), !w.s.gone(late))
+	}
+}
+
+// What a client sets as times of a file does not keep its name, nor end it.
+func TestTidyIgnoresTimesOfClients(t *testing.T) {
+	w, _, now := tidyBench(t)
+	for name, year := range map[string]int{"old": 1970, "new": 2100} {
+		sec := uint32(time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC).Unix())
+		args := append(nameArgs(w.root, name), words(0, 0, 0, 0, 0, 2, sec, 0, 2, sec, 0)...)
+		if st := w.ask(t, procCreate, args); st != statusOK {
+			t.Fatalf("create: status %d", st)
+		}
+	}
+	w.mustTidy(t)
+	if len(w.root.children) != 2 {
+		t.Errorf("%d names at once, expected 2", len(w.root.children))
+	}
+	*now = now.Add(11 * day)
+	w.mustTidy(t)
+	if len(w.root.children) != 0 {
+		t.Errorf("%d names after 11 days, expected none", len(w.root.children))
+	}
+}
+
 func setMode(n *node) []byte {
 	e := encoder{}
 	e.opaque(n.handle[:])

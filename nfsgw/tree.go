@@ -63,7 +63,7 @@ type node struct {
 	gate      sync.RWMutex
 	dead      bool  // forgotten, its stream too; under gate
 	dirty     bool  // written since its record was stored; under tree.mu
-	removedAt int64 // place in tree.removed; under tree.mu
+	removedAt int64 // when its last days began; under tree.mu
 
 	// Of a directory.
 	children map[string]*node
@@ -268,11 +268,15 @@ func (s *Server) forgettable(t *tree, now int64, atMost int) []*node {
 	defer t.mu.Unlock()
 	var out []*node
 	limit := now - int64(keepRemoved)
-	for len(t.removed) > 0 && len(out) < atMost && (t.removed[0].removedAt < limit || len(t.removed) > share) {
+	for len(t.removed) > 0 && len(out) < atMost {
 		n := t.removed[0]
+		over, ahead := n.removedAt < limit, n.removedAt > now
+		if !over && !ahead && len(t.removed) <= share {
+			break
+		}
 		t.removed = t.removed[1:]
-		if n.removedAt < limit && n.ctime >= limit { // written late: its time starts again
-			n.removedAt = n.ctime
+		if over && n.written >= limit || ahead { // written late, or removed while the clock was wrong
+			n.removedAt = min(max(n.removedAt, n.written), now) // its days begin anew
 			t.removed = append(t.removed, n)
 			continue
 		}
@@ -356,7 +360,7 @@ func (s *Server) treeOf(ctx context.Context, name vault.Source) (*tree, error) {
 	if t != nil {
 		return t, nil
 	}
-	now := s.tick()
+	now := s.now()
 	t = &tree{name: name}
 	root, err := s.newNode(t, meta{kind: typeDir, mode: 0o755, atime: now, mtime: now, ctime: now, name: string(name)})
 	if err != nil {

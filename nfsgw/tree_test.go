@@ -223,22 +223,41 @@ func TestDeepPaths(t *testing.T) {
 }
 
 // TestReplyCacheForgets by age, by number of a peer, and by number in all.
+// TestTimesIncreaseWhenTheClockGoesBack: a client sees each change of a file by
+// its time, also of a clock that was set back.
 func TestTimesIncreaseWhenTheClockGoesBack(t *testing.T) {
 	w, sink, now := clockBench(t)
-	last := w.s.tick()
-	*now = now.Add(-time.Hour)
-	if next := w.s.tick(); next <= last {
-		t.Errorf("%d after %d", next, last)
+	f := w.create(t, "f")
+	last := f.attrs()
+	later := func(what string, n *node) {
+		t.Helper()
+		a := n.attrs()
+		if a.ctime <= last.ctime || a.mtime <= last.mtime {
+			t.Errorf("%s: times %d and %d, before it %d and %d", what, a.ctime, a.mtime, last.ctime, last.mtime)
+		}
+		last = a
 	}
-	w.ask(t, procCreate, createArgsFor(w.root, "f"))
-	ctime := w.root.children["f"].ctime
+	*now = now.Add(-time.Hour)
+	if st := w.write(t, f); st != statusOK {
+		t.Fatalf("write: status %d", st)
+	}
+	later("WRITE", f)
+	if err := w.s.save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s, err := newServer(t, sink, func() time.Time { return now.Add(-time.Hour) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if next := s.tick(); next <= ctime {
-		t.Errorf("after a restart %d, before it %d", next, ctime)
+	w = &workbench{s: s, c: &conn{server: s, peer: w.c.peer, ctx: t.Context()}, root: s.trees["p"].root}
+	f = w.root.children["f"]
+	if st := w.write(t, f); st != statusOK {
+		t.Fatalf("write: status %d", st)
 	}
+	later("WRITE after a restart", f)
+	last = w.root.attrs()
+	w.create(t, "g")
+	later("CREATE in the directory", w.root)
 }
 
 // TestModes: what ACCESS grants to whom.
