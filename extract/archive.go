@@ -53,9 +53,13 @@ type archive struct {
 
 // newArchive opens keys for a request that was recorded at now. What is due
 // then may be gone; the time of the entry lets a check of the bundle say the same.
-func newArchive(o Options, found *survey, now time.Time) *archive {
+func newArchive(a Archive, opener pgp.Opener, found *survey, now time.Time) *archive {
+	keys := a.Keys
+	if keys == nil {
+		keys = a.Vault
+	}
 	return &archive{
-		objects: o.Vault, keys: o.Keys, opener: o.Opener, now: now,
+		objects: a.Vault, keys: keys, opener: opener, now: now,
 		found: found, secrets: map[int64]*pgp.Secret{},
 	}
 }

@@ -32,7 +32,13 @@ func attestation(r *requestRecord, h *head, t *tail, index int64, e *entry.Reque
 		for _, s := range scopeTexts(&r.Scope) {
 			line(s[0], s[1])
 		}
+		if len(r.Vaults) > 0 {
+			line(w.put, strings.Join(r.Vaults, ", "))
+		}
 		fmt.Fprintf(&b, "\n%s\n", w.answer)
+		if len(r.Vaults) > 0 {
+			fmt.Fprintf(&b, "  "+w.part+"\n", h.Origin, len(r.Vaults))
+		}
 		if t.Lines == 0 {
 			fmt.Fprintf(&b, "  %s\n", w.nothing)
 		}
@@ -91,6 +97,7 @@ func orDash(s string) string {
 // words are the texts of the attestation in one language.
 type words struct {
 	title, request, authority, officer, reference, article, ground, received, purpose, window, fromTo string
+	put, part                                                                                         string
 	answer, nothing, lines, searched, destroyed, unparsed, undecided, gaps, conflicts, silent, unread string
 	proof, origin, entry, recorded, size, root, scope                                                 string
 }
@@ -107,6 +114,8 @@ var french = words{
 	purpose:   "objet",
 	window:    "période (UTC)",
 	fromTo:    "de %s inclus à %s exclu",
+	put:       "adressée aux registres",
+	part:      "Partie tirée du seul registre %s. La réponse complète compte %d parties.",
 	answer:    "Réponse",
 	nothing:   "NÉANT : aucune ligne des journaux examinés ne répond à la réquisition.",
 	lines:     "lignes communiquées",
@@ -141,6 +150,8 @@ var english = words{
 	purpose:   "purpose",
 	window:    "window (UTC)",
 	fromTo:    "from %s up to, not including, %s",
+	put:       "put to the ledgers",
+	part:      "This part is of the ledger %s alone. The whole answer has %d parts.",
 	answer:    "Answer",
 	nothing:   "NOTHING FOUND: no line of the logs searched fits the request.",
 	lines:     "lines disclosed",

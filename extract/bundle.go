@@ -33,14 +33,16 @@ const (
 	proofsName      = "ledger/proofs.jsonl"
 )
 
-// bundle writes the answer segment by segment.
+// bundle writes what one vault answers, segment by segment: a whole bundle, or
+// a part of one. SHA256SUMS and what else vouches for the whole is Run's.
 type bundle struct {
-	o     Options
 	f     *filter
-	out   *output
+	out   folder
 	a     *attempted
 	found *survey
 	arch  *archive
+
+	progress func(done int64)
 
 	manifest     *manifestWriter
 	manifestFile *outFile
@@ -57,12 +59,12 @@ type bundle struct {
 }
 
 // newBundle starts the files that grow with the search.
-func newBundle(o Options, f *filter, out *output, a *attempted, r *requestRecord, found *survey) (*bundle, error) {
+func newBundle(o *Options, f *filter, out folder, t *target, r *requestRecord) (*bundle, error) {
 	b := &bundle{
-		o: o, f: f, out: out, a: a, found: found, commit: sha256.New(),
-		arch: newArchive(o, found, a.entry.Time),
+		f: f, out: out, a: t.a, found: t.found, commit: sha256.New(), progress: t.progress,
+		arch: newArchive(t.Archive, o.Opener, t.found, t.a.entry.Time),
 		head: head{
-			Origin:        a.tree.Checkpoint().Origin,
+			Origin:        t.origin,
 			Scope:         r.Scope,
 			MarginSeconds: int64(o.Margin.Seconds()),
 		},
@@ -76,7 +78,7 @@ func newBundle(o Options, f *filter, out *output, a *attempted, r *requestRecord
 
 func (b *bundle) start() (err error) {
 	for _, dir := range []string{linesDir, ledgerDir} {
-		if err := b.out.mkdir(dir); err != nil {
+		if _, err := b.out.mkdir(dir); err != nil {
 			return err
 		}
 	}
@@ -102,10 +104,7 @@ func (b *bundle) close() {
 
 // search goes through the candidates.
 func (b *bundle) search(ctx context.Context, sum *Summary) error {
-	var done, total int64
-	for _, c := range b.found.candidates {
-		total += c.entry.Size
-	}
+	var done int64
 	for _, c := range b.found.candidates {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -125,7 +124,7 @@ func (b *bundle) search(ctx context.Context, sum *Summary) error {
 			sum.Matching++
 		}
 		done += c.entry.Size
-		b.o.Progress(done, total)
+		b.progress(done)
 	}
 	return nil
 }
@@ -267,7 +266,7 @@ func (b *bundle) finishLines() error {
 	return err
 }
 
-// complete writes the rest of the bundle and returns the commitment of the
+// complete writes the rest of the files and returns the commitment of the
 // manifest: SHA-256(request's salt ‖ manifest). Without the salt the hash of an
 // empty answer would let any holder of the ledger guess who was asked about.
 func (b *bundle) complete(ctx context.Context, r *requestRecord, sum *Summary) (vault.Hash, error) {
@@ -289,14 +288,13 @@ func (b *bundle) complete(ctx context.Context, r *requestRecord, sum *Summary) (
 		{requestName, body},
 		{saltName, b.a.salt},
 		{attestationName, attestation(r, &b.head, &b.tail, b.a.index, b.a.entry, &cp)},
-		{readmeName, []byte(readmeText)},
 		{scriptName, []byte(checkScript)},
 	} {
 		if err := b.out.write(f.name, f.data); err != nil {
 			return vault.Hash{}, err
 		}
 	}
-	return vault.Hash(b.commit.Sum(nil)), b.out.finish()
+	return vault.Hash(b.commit.Sum(nil)), nil
 }
 
 // finishPayload completes lines, table and manifest.

@@ -90,7 +90,7 @@ func (r *CatRequest) taking(f *filter, margin time.Duration, met map[string]bool
 // it and the lines without a time of segments that were received during it. The
 // request is in the ledger before anything is decrypted, and each object's hash
 // is checked before its first byte is written. It needs of o what Run needs,
-// but no directory.
+// but no directory, and reads one vault.
 func Cat(ctx context.Context, o Options, r CatRequest, w io.Writer) (CatSummary, error) {
 	o = o.defaulted()
 	if err := r.validate(); err != nil {
@@ -116,11 +116,11 @@ func Cat(ctx context.Context, o Options, r CatRequest, w io.Writer) (CatSummary,
 			return CatSummary{}, fmt.Errorf("%q, expected an object's 64 hex digits or an entry's index: %w", name, ErrNoSegment)
 		}
 	}
-	a, err := attempt(ctx, o, r.record(), entry.RequestCat)
+	a, err := attempt(ctx, o, &o.Archive, r.record(), entry.RequestCat)
 	if err != nil {
 		return CatSummary{}, err
 	}
-	arch := newArchive(o, found, a.entry.Time)
+	arch := newArchive(o.Archive, o.Opener, found, a.entry.Time)
 	defer arch.close()
 	out := &countingWriter{w: bufio.NewWriterSize(w, 64<<10)}
 	sum := CatSummary{Request: a.index}

@@ -1,16 +1,11 @@
 package extract
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"path"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"logvault/internal/vfs"
 	"logvault/ledger"
@@ -72,14 +67,20 @@ func (f Finding) String() string {
 // Report is what a check found. What it says of the content is only true if OK.
 type Report struct {
 	Findings []Finding
-	Origin   string
-	Size     int64      // of the ledger at the bundle's checkpoint
-	Request  int64      // index of the request entry
-	Payload  vault.Hash // SHA-256 of manifest.json
-	Commit   vault.Hash // what the ledger's disclosure entry must hold
-	Lines    int64      // disclosed and proven
+	Payload  vault.Hash // SHA-256 of the bundle's manifest.json
+	Lines    int64      // disclosed and proven, in all parts
 	Segments int64      // searched
-	Summary  Summary    // the statement of completeness; Opened and Disclosure are not known
+	Parts    []Part     // one, or those of a joint bundle
+}
+
+// Part is what a check found of the answer of one vault.
+type Part struct {
+	Folder string     // in the bundle; empty if the bundle has no parts
+	Size   int64      // of the ledger at the part's checkpoint
+	Commit vault.Hash // what the ledger's disclosure entry must hold
+	// Summary is the statement of completeness; Opened, Matching and Disclosure
+	// are not known.
+	Summary
 }
 
 // OK tells whether no finding is an error.
@@ -101,59 +102,103 @@ const (
 	maxSmall = 1 << 20
 )
 
-// checker checks one bundle. Findings do not stop it; a stage that cannot go on
-// says so by returning false.
+// checker checks one bundle, or one part of it. Findings do not stop it; a stage
+// that cannot go on says so by returning false.
 type checker struct {
-	ctx   context.Context
-	fs    vfs.FS
-	dir   string
-	trust *ledger.Trust
+	ctx    context.Context
+	fs     vfs.FS
+	dir    string
+	trusts []*ledger.Trust
+	vaults []string // of a part: the ledgers that the request must name, those of all parts
 
-	report  Report
-	sums    map[string]string // from SHA256SUMS, checked
-	sizes   map[string]int64
-	cp      ledger.Checkpoint
-	entries map[int64]provenEntry
-	newer   error
+	findings []Finding
+	part     Part
+	sums     map[string]string // from SHA256SUMS, checked
+	sizes    map[string]int64
+	folders  []string // that are there
+	cp       ledger.Checkpoint
+	entries  map[int64]provenEntry
+	newer    error
 }
 
-// CheckBundle checks a bundle with nothing but its directory and the pinned key
-// of the ledger: that SHA256SUMS names exactly the files there and each is
-// unchanged; that the checkpoint is signed and every entry is in its tree; that
-// each disclosed line stood in a segment of the ledger and fits the request's
-// scope; that the request is the one on record; and that lines.csv and
-// attestation.txt say what follows from all that.
+// CheckBundle checks a bundle with nothing but its directory and the pinned keys
+// of the ledgers that it is from: that SHA256SUMS names exactly the files there
+// and each is unchanged; that all parts are there; that each checkpoint is signed
+// and every entry is in its tree; that each disclosed line stood in a segment of
+// the ledger and fits the request's scope; that the request is the one on record;
+// and that lines.csv and attestation.txt say what follows from all that.
 //
 // What is wrong is in the report. The error is for what prevented the check: no
 // trust, an unreadable disk, or a format version that wraps vault.ErrNewer.
 //
 // It cannot know of segments that the bundle keeps silent about: for that the
 // ledger itself is needed.
-func CheckBundle(ctx context.Context, fsys vfs.FS, dir string, trust *ledger.Trust) (Report, error) {
-	if trust == nil {
+func CheckBundle(ctx context.Context, fsys vfs.FS, dir string, trusts ...*ledger.Trust) (Report, error) {
+	if len(trusts) == 0 || slices.Contains(trusts, nil) {
 		return Report{}, errors.New("checking a bundle: no pinned ledger key")
 	}
-	c := newChecker(ctx, fsys, dir, trust)
-	for _, stage := range []func() (bool, error){c.checkFiles, c.checkCheckpoint, c.checkEntries, c.checkPayload} {
-		on, err := stage()
-		if err != nil {
-			return c.report, fmt.Errorf("checking the bundle in %s: %w", dir, err)
-		}
-		if !on || len(c.report.Findings) > maxFindings {
-			break
-		}
+	c := newChecker(ctx, fsys, dir, trusts)
+	rep, err := c.checkBundle()
+	rep.Findings = c.findings
+	damaged := func(f Finding) bool { return f.Code != CodeNewer }
+	if c.newer != nil && !slices.ContainsFunc(c.findings, damaged) {
+		err = c.newer
 	}
-	if c.newer != nil && len(c.report.Findings) == 1 {
-		return c.report, c.newer
+	if err != nil {
+		return rep, fmt.Errorf("checking the bundle in %s: %w", dir, err)
 	}
-	return c.report, nil
+	return rep, nil
 }
 
-func newChecker(ctx context.Context, fsys vfs.FS, dir string, trust *ledger.Trust) *checker {
+func newChecker(ctx context.Context, fsys vfs.FS, dir string, trusts []*ledger.Trust) *checker {
 	return &checker{
-		ctx: ctx, fs: fsys, dir: dir, trust: trust,
+		ctx: ctx, fs: fsys, dir: dir, trusts: trusts,
 		sums: map[string]string{}, sizes: map[string]int64{}, entries: map[int64]provenEntry{},
 	}
+}
+
+// checkBundle checks the files of the whole, then what they say.
+func (c *checker) checkBundle() (Report, error) {
+	version, err := c.checkFiles()
+	if err != nil {
+		return Report{}, err
+	}
+	switch version {
+	case Version:
+		err = c.checkPart()
+		return Report{Payload: c.part.Payload, Lines: c.part.Lines, Segments: c.part.Searched, Parts: []Part{c.part}}, err
+	case JointVersion:
+		return c.checkJoint()
+	}
+	return Report{}, nil
+}
+
+// whole tells that the bundle is the answer of one vault, and no part of one.
+func (c *checker) whole() bool { return c.vaults == nil }
+
+// checkPart checks what one vault answered.
+func (c *checker) checkPart() error {
+	on := true
+	for _, name := range partFiles {
+		if _, listed := c.sums[name]; !listed {
+			c.find(CodeMissing, name, "not in %s", sumsName)
+			on = false
+		}
+	}
+	stages := []func() (bool, error){c.checkCheckpoint, c.checkEntries, c.checkPayload}
+	if c.whole() {
+		stages = append(stages, func() (bool, error) { return true, c.checkText(readmeName, readmeText) })
+	}
+	for _, stage := range stages {
+		if !on || len(c.findings) > maxFindings {
+			return nil
+		}
+		var err error
+		if on, err = stage(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // find reports an error.
@@ -168,8 +213,8 @@ func (c *checker) differ(code, object, what string, want, got any) {
 }
 
 func (c *checker) add(f Finding) {
-	if len(c.report.Findings) <= maxFindings {
-		c.report.Findings = append(c.report.Findings, f)
+	if len(c.findings) <= maxFindings {
+		c.findings = append(c.findings, f)
 	}
 }
 
@@ -181,129 +226,4 @@ func (c *checker) openFile(name string) (vfs.File, error) { return c.fs.Open(c.p
 // small reads a small file of the bundle.
 func (c *checker) small(name string, limit int64) ([]byte, error) {
 	return vfs.ReadFile(c.fs, c.path(name), limit)
-}
-
-// checkFiles compares the directory with SHA256SUMS, both ways, and every byte.
-func (c *checker) checkFiles() (bool, error) {
-	present := map[string]bool{}
-	if err := c.list("", present); err != nil {
-		return false, err
-	}
-	if !present[sumsName] {
-		c.find(CodeMissing, sumsName, "no such file: not a bundle, or one that was never completed")
-		return false, nil
-	}
-	text, err := c.small(sumsName, maxSums)
-	if err != nil {
-		return false, err
-	}
-	if err := c.parseSums(text); err != nil {
-		c.find(CodeMalformed, sumsName, "%v", err)
-		return false, nil
-	}
-	for name := range present {
-		if _, listed := c.sums[name]; !listed && name != sumsName {
-			c.find(CodeExtra, name, "not in %s", sumsName)
-		}
-	}
-	whole := true
-	for _, name := range fixedFiles {
-		if _, listed := c.sums[name]; !listed {
-			c.find(CodeMissing, name, "not in %s", sumsName)
-			whole = false
-		}
-	}
-	for name, want := range c.sums {
-		if !present[name] {
-			c.find(CodeMissing, name, "no such file")
-			whole = false
-			continue
-		}
-		got, size, err := c.hash(name)
-		if err != nil {
-			return false, err
-		}
-		if got != want {
-			c.differ(CodeChanged, name, "hash", want, got)
-		}
-		c.sizes[name] = size
-	}
-	return whole, nil
-}
-
-// fixedFiles are in every bundle.
-var fixedFiles = []string{
-	readmeName, scriptName, attestationName, manifestName, tableName,
-	requestName, saltName, checkpointName, entriesName, proofsName,
-}
-
-// list collects the files below a folder. Only the two folders of the format
-// are entered.
-func (c *checker) list(folder string, present map[string]bool) error {
-	items, err := c.fs.ReadDir(c.path(folder))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading %s: %w", c.path(folder), err)
-	}
-	if err != nil {
-		return err
-	}
-	for _, item := range items {
-		name := path.Join(folder, item.Name())
-		switch {
-		case item.Type().IsRegular():
-			present[name] = true
-		case item.IsDir() && (name == linesDir || name == ledgerDir):
-			if err := c.list(name, present); err != nil {
-				return err
-			}
-		default:
-			c.find(CodeExtra, name, "neither a file nor a folder of a bundle")
-		}
-	}
-	return nil
-}
-
-// parseSums accepts what output.finish writes: sorted lines "hash  name".
-func (c *checker) parseSums(text []byte) error {
-	last := ""
-	for n := 1; len(text) > 0; n++ {
-		line, rest, ok := bytes.Cut(text, []byte("\n"))
-		sum, name, ok2 := strings.Cut(string(line), "  ")
-		if _, err := vault.ParseHash(sum); !ok || !ok2 || err != nil {
-			return fmt.Errorf("line %d: expected a SHA-256, two spaces, a name and LF", n)
-		}
-		if name <= last || !fs.ValidPath(name) || name == sumsName {
-			return fmt.Errorf("line %d: %q is not a name, or not in order", n, clip([]byte(name)))
-		}
-		c.sums[name], last, text = sum, name, rest
-	}
-	return nil
-}
-
-// hash hashes a file of the bundle.
-func (c *checker) hash(name string) (string, int64, error) {
-	f, err := c.openFile(name)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close() // read-only: nothing to lose
-	h := sha256.New()
-	n, err := io.Copy(h, &contextReader{c.ctx, f})
-	if err != nil {
-		return "", 0, fmt.Errorf("reading %s: %w", name, err)
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)), n, nil
-}
-
-// contextReader ends a long read when the context is done.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r *contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

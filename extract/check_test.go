@@ -60,10 +60,10 @@ func TestCheckEveryByte(t *testing.T) {
 			check := r.check
 			if name == readmeName || name == scriptName || name == attestationName {
 				check = func() Report {
-					c := newChecker(r.ctx, r.fs, "/answer", r.trust)
+					c := newChecker(r.ctx, r.fs, "/answer", []*ledger.Trust{r.trust})
 					_, err := c.checkFiles()
 					r.must(err)
-					return c.report
+					return Report{Findings: c.findings}
 				}
 			}
 			for i := range data {
@@ -309,7 +309,7 @@ func TestCheckNewer(t *testing.T) {
 		r := small(t)
 		data, err := vfs.ReadFile(r.fs, "/answer/"+name, 1<<20)
 		r.must(err)
-		data = bytes.Replace(data, []byte(`"version":1`), []byte(`"version":2`), 1)
+		data = bytes.Replace(data, []byte(`"version":1`), []byte(`"version":3`), 1)
 		r.overwrite("/answer/"+name, data)
 		if rep, err := CheckBundle(r.ctx, r.fs, "/answer", r.trust); err != nil || rep.OK() {
 			t.Errorf("%s damaged: got %v, %v", name, rep.Findings, err)
@@ -356,8 +356,7 @@ func TestNoSecrets(t *testing.T) {
 		segment: func(int64, *entry.Segment) bool { return true },
 	})
 	r.must(err)
-	arch := newArchive(r.options("").defaulted(), found, r.now)
-	arch.opener = r.opener
+	arch := newArchive(r.archive(), r.opener, found, r.now)
 	defer arch.close()
 	for _, c := range found.candidates {
 		ix, err := arch.index(r.ctx, c)

@@ -21,19 +21,23 @@ type provenEntry struct {
 	used  *bool // whether request, manifest or a note spoke of it
 }
 
-// checkCheckpoint checks the signed head against the pinned key.
+// checkCheckpoint checks the signed head against the pinned keys, of which one
+// must fit it.
 func (c *checker) checkCheckpoint() (bool, error) {
 	raw, err := c.small(checkpointName, maxSmall)
 	if err != nil {
 		return false, err
 	}
-	c.cp, err = ledger.ParseCheckpoint(raw, c.trust)
-	if err != nil {
-		c.find(CodeUnsigned, checkpointName, "%v", err)
-		return false, nil
+	var reasons []error
+	for _, trust := range c.trusts {
+		if c.cp, err = ledger.ParseCheckpoint(raw, trust); err == nil {
+			c.part.Origin, c.part.Size = c.cp.Origin, c.cp.Size
+			return true, nil
+		}
+		reasons = append(reasons, err)
 	}
-	c.report.Origin, c.report.Size = c.cp.Origin, c.cp.Size
-	return true, nil
+	c.find(CodeUnsigned, checkpointName, "%v", errors.Join(reasons...))
+	return false, nil
 }
 
 // checkEntries checks that each entry is in the tree of the checkpoint.

@@ -103,8 +103,7 @@ func (p *payload) checkRequest() (bool, error) {
 		p.find(CodeMalformed, requestName, "%v", cmp.Or(err, errors.New("null")))
 		return false, nil
 	}
-	if p.request.Format != requestFormat || p.request.Version != 1 {
-		p.differ(CodeMalformed, requestName, "format", requestFormat+" 1", fmt.Sprint(p.request.Format, " ", p.request.Version))
+	if !p.checkVaults() {
 		return false, nil
 	}
 	p.index = -1
@@ -126,21 +125,39 @@ func (p *payload) checkRequest() (bool, error) {
 		p.find(CodeMalformed, requestName, "%v", err)
 		return false, nil
 	}
-	p.report.Request, p.report.Summary.Request = p.index, p.index
+	p.part.Request = p.index
 	return true, p.commitment(salt)
 }
 
+// checkVaults checks that the request was put to the vaults whose answers are
+// here, no more and no fewer.
+func (p *payload) checkVaults() bool {
+	version := jointRequest
+	if p.whole() {
+		version = singleRequest
+	}
+	r := p.request
+	switch {
+	case r.Format != requestFormat || r.Version != singleRequest && r.Version != jointRequest || (r.Version == jointRequest) != (len(r.Vaults) > 0):
+		p.differ(CodeMalformed, requestName, "format", fmt.Sprint(requestFormat, " ", version), fmt.Sprint(r.Format, " ", r.Version))
+		return false
+	case !slices.Equal(r.Vaults, p.vaults):
+		p.differ(CodeMissing, requestName, "ledgers that the request was put to, of which there are answers", fmt.Sprintf("%q", r.Vaults), fmt.Sprintf("%q", p.vaults))
+	}
+	return true
+}
+
 // requestVersion returns an error that wraps vault.ErrNewer for a request.json
-// of a version after 1, which need not be readable otherwise.
+// of a version after the known ones, which need not be readable otherwise.
 func requestVersion(body []byte) error {
 	var head struct {
 		Format  string
 		Version int64
 	}
-	if json.Unmarshal(body, &head) != nil || head.Format != requestFormat || head.Version <= 1 {
+	if json.Unmarshal(body, &head) != nil || head.Format != requestFormat || head.Version <= jointRequest {
 		return nil
 	}
-	return fmt.Errorf("%s version %d, expected 1: %w", requestName, head.Version, vault.ErrNewer)
+	return fmt.Errorf("%s version %d, expected %d or %d: %w", requestName, head.Version, singleRequest, jointRequest, vault.ErrNewer)
 }
 
 // commitment computes what the disclosure entry must hold.
@@ -155,8 +172,7 @@ func (p *payload) commitment(salt []byte) error {
 	if _, err := io.Copy(io.MultiWriter(plain, salted), &contextReader{p.ctx, f}); err != nil {
 		return fmt.Errorf("reading %s: %w", manifestName, err)
 	}
-	p.report.Payload, p.report.Commit = vault.Hash(plain.Sum(nil)), vault.Hash(salted.Sum(nil))
-	p.report.Summary.Payload = p.report.Payload
+	p.part.Payload, p.part.Commit = vault.Hash(plain.Sum(nil)), vault.Hash(salted.Sum(nil))
 	return nil
 }
 
@@ -199,7 +215,7 @@ func (p *payload) checkSegment(r *segmentRecord) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if len(p.report.Findings) > maxFindings {
+	if len(p.findings) > maxFindings {
 		return errStop
 	}
 	p.tail.count(r)

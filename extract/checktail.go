@@ -41,8 +41,8 @@ func (p *payload) checkTail(t *tail) {
 			p.find(CodeExtra, entriesName, "ledger entry %d, which the manifest does not speak of", i)
 		}
 	}
-	known := map[string]bool{}
-	for _, name := range fixedFiles {
+	known := map[string]bool{readmeName: p.whole()}
+	for _, name := range partFiles {
 		known[name] = true
 	}
 	for _, f := range p.listed {
@@ -58,10 +58,8 @@ func (p *payload) checkTail(t *tail) {
 
 // summarise repeats the statement of completeness in the report.
 func (p *payload) summarise(t *tail) {
-	r := &p.report
-	r.Lines, r.Segments = p.tail.Lines, p.tail.Searched
-	s := &r.Summary
-	s.Lines, s.Searched, s.Destroyed = t.Lines, t.Searched, t.Destroyed
+	s := &p.part.Summary
+	s.Lines, s.Searched, s.Destroyed = p.tail.Lines, p.tail.Searched, t.Destroyed
 	s.Unparsed, s.Undecided = t.Unparsed, t.Undecided
 	s.Gaps, s.Conflicts, s.Silent, s.Unread = len(t.Gaps), len(t.Conflicts), t.SilentSources, len(t.Unread)
 }
@@ -75,14 +73,17 @@ func (p *payload) checkTexts(t *tail) error {
 	if !bytes.Equal(got, attestation(p.request, &p.head, t, p.index, p.entry, &p.cp)) {
 		p.find(CodeDerived, attestationName, "not the text that follows from the bundle")
 	}
-	for _, f := range []struct{ name, want string }{{readmeName, readmeText}, {scriptName, checkScript}} {
-		got, err := p.small(f.name, maxSmall)
-		if err != nil {
-			return err
-		}
-		if string(got) != f.want {
-			p.add(Finding{Code: CodeText, Level: Warning, Object: f.name, Detail: "not the text of this version: do not rely on it"})
-		}
+	return p.checkText(scriptName, checkScript)
+}
+
+// checkText compares a file for people with the one of this version.
+func (c *checker) checkText(name, want string) error {
+	got, err := c.small(name, maxSmall)
+	if err != nil {
+		return err
+	}
+	if string(got) != want {
+		c.add(Finding{Code: CodeText, Level: Warning, Object: name, Detail: "not the text of this version: do not rely on it"})
 	}
 	return nil
 }

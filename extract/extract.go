@@ -5,12 +5,13 @@
 // A request (Request, a TOML file) names who asks, on what ground, and a scope:
 // a window of time and selectors. Run takes it through these steps:
 //
-//  1. The request is validated, the bundle directory made, the ledger opened
-//     against pinned trust. Nothing is recorded or decrypted if one fails.
-//  2. The personal record of the request goes to the register, encrypted, and a
-//     `request` entry with its commitment into the ledger. From here on the
-//     attempt is on record, whatever happens.
-//  3. The ledger is read again, now with that entry, and names the candidate
+//  1. The request is validated, each ledger opened against pinned trust, the
+//     bundle directory made. Nothing is recorded or decrypted if one fails.
+//  2. The personal record of the request goes to the register of each vault,
+//     encrypted, and a `request` entry with its commitment into each ledger. From
+//     here on the attempt is on record, whatever happens; before the last of the
+//     ledgers has it, nothing is decrypted.
+//  3. Each ledger is read again, now with that entry, and names the candidate
 //     segments by source and time.
 //  4. For each candidate, in the order source, stream, generation, offset: open
 //     the period key, check the object's hash, open the sealed index, and only
@@ -18,11 +19,19 @@
 //     goes through the filter alone; lines that fit are written with a proof that
 //     they stood in the signed ledger.
 //  5. The bundle is completed, SHA256SUMS last, and a `disclosure` entry with the
-//     commitment of the manifest recorded. If that fails the bundle is removed.
+//     commitment of its manifest recorded in each ledger. If that fails the bundle
+//     is removed; a ledger that has its entry by then tells of lines that were in
+//     clear and went nowhere, which is more than happened and never less.
 //
-// A crash after 2 leaves a request entry and at most a directory without
+// A crash after 2 leaves request entries and at most a directory without
 // SHA256SUMS, which is no bundle; after 5's sync, a whole bundle whose
-// disclosure entry is missing. The request entry stands in each case.
+// disclosure entries, or some of them, are missing. A request entry stands in
+// each ledger whose segments were opened.
+//
+// Several vaults (several gateways) give one bundle with a part for each. There
+// is one SHA256SUMS, over all parts, and the request that each ledger commits to
+// names all of them: a part that lacks the others is not a whole answer, neither
+// after a crash nor in the hands of someone who leaves one out.
 //
 // The payload of a bundle (lines/, lines.csv, manifest.json) depends on the
 // scope, the segments and their ledger entries alone: the same request over the
@@ -65,15 +74,23 @@ type Recorder interface {
 	Record(ctx context.Context, e entry.Entry) (index int64, err error)
 }
 
-// Options are the means of an extraction.
-type Options struct {
+// Archive is one vault to answer from, and the gateway that records in its ledger.
+type Archive struct {
 	Vault vault.Reader // segments and indexes
 	Keys  vault.Reader // wraps; nil: in Vault
 	// Tree opens the ledger against pinned trust. It is called before the
 	// request is recorded and again after, when it must hold the new entry.
 	Tree     func(context.Context) (*ledger.Tree, error)
-	Opener   pgp.Opener // the auditor's key
 	Recorder Recorder
+}
+
+// Options are the means of an extraction.
+type Options struct {
+	Archive
+	// Others are further vaults that Run and DryRun put the same request to, at
+	// most MaxVaults in all, each with a ledger of its own.
+	Others   []Archive
+	Opener   pgp.Opener  // the auditor's key
 	Class    vault.Class // of the register record
 	Actor    string      // role in the ledger entries: "referent" if empty
 	FS       vfs.FS      // where Dir is
@@ -84,11 +101,18 @@ type Options struct {
 	Progress func(done, total int64) // stored bytes of candidates; may be nil
 }
 
-// Summary says what an extraction did.
+// Answer says what an extraction did.
+type Answer struct {
+	Payload vault.Hash // SHA-256 of the bundle's manifest.json, which pins the payload
+	Parts   []Summary  // what each vault answered, by origin
+}
+
+// Summary says what one vault answered.
 type Summary struct {
+	Origin     string     // of its ledger
 	Request    int64      // index of the request entry
 	Disclosure int64      // index of the disclosure entry
-	Payload    vault.Hash // SHA-256 of manifest.json, which pins the payload
+	Payload    vault.Hash // SHA-256 of its manifest.json
 	Lines      int64      // disclosed
 	Searched   int64      // candidate segments
 	Opened     int64      // of them, those whose text was decrypted
@@ -104,9 +128,6 @@ type Summary struct {
 
 // defaulted fills in the defaults.
 func (o Options) defaulted() Options {
-	if o.Keys == nil {
-		o.Keys = o.Vault
-	}
 	if o.Actor == "" {
 		o.Actor = "referent"
 	}
@@ -135,70 +156,65 @@ func (o *Options) ready() error {
 // is recorded. After a failure the directory holds nothing of the answer. A
 // vault that does not hold what its ledger says gives an *IntegrityError; a key
 // that opens none of the wraps an error that wraps pgp.ErrWrongKey.
-func Run(ctx context.Context, o Options, r *Request) (Summary, error) {
+func Run(ctx context.Context, o Options, r *Request) (Answer, error) {
 	o = o.defaulted()
 	if err := r.Validate(); err != nil {
-		return Summary{}, fmt.Errorf("request: %w", err)
+		return Answer{}, fmt.Errorf("request: %w", err)
 	}
 	f, err := r.Scope.compile()
 	if err != nil {
-		return Summary{}, fmt.Errorf("request: %w", err)
+		return Answer{}, fmt.Errorf("request: %w", err)
 	}
 	if err := o.ready(); err != nil {
-		return Summary{}, err
+		return Answer{}, err
 	}
-	if _, err := o.Tree(ctx); err != nil {
-		return Summary{}, fmt.Errorf("opening the ledger: %w", err)
+	targets, err := o.targets(ctx)
+	if err != nil {
+		return Answer{}, err
 	}
 	out, err := openOutput(o.FS, o.Dir)
 	if err != nil {
-		return Summary{}, err
+		return Answer{}, err
 	}
-	sum, err := run(ctx, o, r, f, out)
+	ans, err := run(ctx, &o, r, f, targets, out)
 	if err != nil {
-		return sum, errors.Join(err, out.discard())
+		return Answer{}, errors.Join(err, out.discard())
 	}
-	return sum, nil
+	return ans, nil
 }
 
 // run is Run from the first record on.
-func run(ctx context.Context, o Options, r *Request, f *filter, out *output) (Summary, error) {
-	rec, err := newRequestRecord(r, f)
+func run(ctx context.Context, o *Options, r *Request, f *filter, targets []*target, out *output) (Answer, error) {
+	rec, err := newRequestRecord(r, f, origins(targets))
 	if err != nil {
-		return Summary{}, err
+		return Answer{}, err
 	}
-	a, err := attempt(ctx, o, rec, entry.RequestExtract)
+	for _, t := range targets {
+		if err := t.begin(ctx, o, f, rec); err != nil {
+			return Answer{}, t.named(err)
+		}
+	}
+	share(o, targets)
+	var ans Answer
+	if len(targets) == 1 {
+		err = targets[0].answer(ctx, o, f, out.root(), rec)
+		ans.Payload = targets[0].sum.Payload
+	} else {
+		ans.Payload, err = answerJoint(ctx, o, f, out, targets, rec)
+	}
 	if err != nil {
-		return Summary{}, err
+		return Answer{}, err
 	}
-	sum := Summary{Request: a.index}
-	found, err := surveyTree(ctx, a.tree, f.taking(o.Margin))
-	if err != nil {
-		return sum, fmt.Errorf("reading the ledger: %w", err)
+	if err := out.finish(); err != nil {
+		return Answer{}, err
 	}
-	b, err := newBundle(o, f, out, a, rec, found)
-	if err != nil {
-		return sum, err
+	for _, t := range targets {
+		if err := t.disclosed(ctx, o); err != nil {
+			return Answer{}, t.named(err)
+		}
+		ans.Parts = append(ans.Parts, t.sum)
 	}
-	defer b.close()
-	if err := b.search(ctx, &sum); err != nil {
-		return sum, err
-	}
-	commit, err := b.complete(ctx, rec, &sum)
-	if err != nil {
-		return sum, err
-	}
-	sum.Disclosure, err = o.Recorder.Record(ctx, &entry.Disclosure{
-		Header:   entry.Header{Time: o.Now(), Actor: o.Actor},
-		Request:  a.index,
-		Commit:   commit,
-		Lines:    sum.Lines,
-		Segments: sum.Searched,
-	})
-	if err != nil {
-		return sum, fmt.Errorf("recording the disclosure: %w", err)
-	}
-	return sum, nil
+	return ans, nil
 }
 
 // attempted is a request on record.
@@ -213,7 +229,7 @@ type attempted struct {
 // attempt registers and records a request, then opens the ledger with the entry
 // in it. It checks that what stands there is what was recorded: an extraction
 // whose record went elsewhere must not go on.
-func attempt(ctx context.Context, o Options, record any, kind string) (*attempted, error) {
+func attempt(ctx context.Context, o Options, arch *Archive, record any, kind string) (*attempted, error) {
 	body, err := encodeJSON(record)
 	if err != nil {
 		return nil, err
@@ -223,7 +239,7 @@ func attempt(ctx context.Context, o Options, record any, kind string) (*attempte
 		return nil, fmt.Errorf("drawing the salt: %w", err)
 	}
 	full := append(append([]byte(nil), a.salt...), body...)
-	commit, object, err := o.Recorder.Register(ctx, o.Class, full)
+	commit, object, err := arch.Recorder.Register(ctx, o.Class, full)
 	if err != nil {
 		return nil, fmt.Errorf("registering the request: %w", err)
 	}
@@ -231,11 +247,11 @@ func attempt(ctx context.Context, o Options, record any, kind string) (*attempte
 		return nil, fmt.Errorf("registering the request: commit %v, expected %v", commit, want)
 	}
 	header := entry.Header{Time: o.Now(), Actor: o.Actor}
-	a.index, err = o.Recorder.Record(ctx, &entry.Request{Header: header, Commit: commit, Object: object, Class: o.Class, Kind: kind})
+	a.index, err = arch.Recorder.Record(ctx, &entry.Request{Header: header, Commit: commit, Object: object, Class: o.Class, Kind: kind})
 	if err != nil {
 		return nil, fmt.Errorf("recording the request: %w", err)
 	}
-	if a.tree, err = o.Tree(ctx); err != nil {
+	if a.tree, err = arch.Tree(ctx); err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
 	if a.data, err = a.tree.Entry(ctx, a.index); err != nil {
@@ -263,8 +279,9 @@ func (f *filter) taking(margin time.Duration) taking {
 	}
 }
 
-// Estimate is what a request would open.
+// Estimate is what a request would open in one vault.
 type Estimate struct {
+	Origin   string   // of its ledger
 	Segments int64    // candidates
 	Keys     int      // period keys that they are sealed to
 	Lines    int64    // in the candidates
@@ -273,33 +290,43 @@ type Estimate struct {
 	Silent   []string // sources of the scope without any candidate
 }
 
-// DryRun counts the candidates of a request from the ledger alone. It decrypts
-// nothing, records nothing, and needs of o only Tree and Margin.
-func DryRun(ctx context.Context, o Options, r *Request) (Estimate, error) {
+// DryRun counts the candidates of a request from the ledgers alone, one estimate
+// for each vault in the order that o has them. It decrypts nothing, records
+// nothing, and needs of o only Tree of each archive and Margin.
+func DryRun(ctx context.Context, o Options, r *Request) ([]Estimate, error) {
 	o = o.defaulted()
 	if err := r.Validate(); err != nil {
-		return Estimate{}, fmt.Errorf("request: %w", err)
+		return nil, fmt.Errorf("request: %w", err)
 	}
 	f, err := r.Scope.compile()
 	if err != nil {
-		return Estimate{}, fmt.Errorf("request: %w", err)
+		return nil, fmt.Errorf("request: %w", err)
 	}
-	tree, err := o.Tree(ctx)
-	if err != nil {
-		return Estimate{}, fmt.Errorf("opening the ledger: %w", err)
+	var all []Estimate
+	for _, a := range o.archives() {
+		tree, err := a.Tree(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("opening the ledger: %w", err)
+		}
+		found, err := surveyTree(ctx, tree, f.taking(o.Margin))
+		if err != nil {
+			return nil, fmt.Errorf("reading the ledger: %w", err)
+		}
+		all = append(all, found.estimate(tree.Checkpoint().Origin))
 	}
-	found, err := surveyTree(ctx, tree, f.taking(o.Margin))
-	if err != nil {
-		return Estimate{}, fmt.Errorf("reading the ledger: %w", err)
-	}
-	est := Estimate{Segments: int64(len(found.candidates)), Silent: found.silent}
+	return all, nil
+}
+
+// estimate sums up the candidates.
+func (v *survey) estimate(origin string) Estimate {
+	est := Estimate{Origin: origin, Segments: int64(len(v.candidates)), Silent: v.silent}
 	keys := map[int64]bool{}
-	for _, c := range found.candidates {
+	for _, c := range v.candidates {
 		keys[c.entry.Key] = true
 		est.Lines += c.entry.Lines
 		est.Raw += c.entry.Raw
 		est.Stored += c.entry.Size + c.entry.IndexSize
 	}
 	est.Keys = len(keys)
-	return est, nil
+	return est
 }

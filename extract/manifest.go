@@ -13,8 +13,11 @@ import (
 	"logvault/vault"
 )
 
-// Version is the version of the bundle format, docs/FORMAT-bundle.md.
+// Version is the version of a bundle of one vault, docs/FORMAT-bundle.md.
 const Version = 1
+
+// bundleFormat is the format that a manifest names first.
+const bundleFormat = "logvault-bundle"
 
 // maxRecord bounds one line of the manifest: all disclosed lines of one segment
 // with their salts, about 30 bytes each.
@@ -30,7 +33,7 @@ const maxRecord = 256 << 20
 //	{"entry":9,...}
 //	],"tail":{...}}
 const (
-	manifestMagic  = `{"format":"logvault-bundle","version":`
+	manifestMagic  = `{"format":"` + bundleFormat + `","version":`
 	manifestHead   = `,"head":`
 	manifestSearch = `,"searched":[`
 	manifestTail   = `],"tail":`

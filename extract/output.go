@@ -27,7 +27,14 @@ type output struct {
 	fs   vfs.FS
 	dir  string
 	made []string // what discard removes, in order of creation
+	dirs []string // made by mkdir
 	sums []fileRecord
+}
+
+// folder is where files of a bundle go: its root, or one part of it.
+type folder struct {
+	out    *output
+	prefix string // of the names: empty, or a folder and a slash
 }
 
 // openOutput makes dir, or takes it if it is empty. It refuses any other with an
@@ -52,15 +59,23 @@ func openOutput(fsys vfs.FS, dir string) (*output, error) {
 	return o, nil
 }
 
-// mkdir makes a directory of the bundle.
-func (o *output) mkdir(name string) error {
-	path := filepath.Join(o.dir, name)
-	err := o.fs.Mkdir(path, 0o700)
-	o.note(path, err)
+// root is the folder of the bundle itself.
+func (o *output) root() folder { return folder{out: o} }
+
+// mkdir makes a folder in a folder and returns it.
+func (d folder) mkdir(name string) (folder, error) {
+	path := d.path(name)
+	err := d.out.fs.Mkdir(path, 0o700)
+	d.out.note(path, err)
 	if err != nil {
-		return fmt.Errorf("making %s: %w", path, err)
+		return folder{}, fmt.Errorf("making %s: %w", path, err)
 	}
-	return nil
+	d.out.dirs = append(d.out.dirs, path)
+	return folder{d.out, d.prefix + name + "/"}, nil
+}
+
+func (d folder) path(name string) string {
+	return filepath.Join(d.out.dir, filepath.FromSlash(d.prefix+name))
 }
 
 // note keeps a name for discard. A call that failed may have made it all the
@@ -73,8 +88,8 @@ func (o *output) note(path string, err error) {
 
 // outFile is a bundle file that is being written.
 type outFile struct {
-	out  *output
-	name string
+	folder
+	name string // in the folder
 	file vfs.File
 	buf  *bufio.Writer
 	hash hash.Hash
@@ -82,14 +97,14 @@ type outFile struct {
 }
 
 // create makes a file of the bundle, readable by its owner only.
-func (o *output) create(name string) (*outFile, error) {
-	path := filepath.Join(o.dir, filepath.FromSlash(name))
-	f, err := o.fs.Create(path, 0o600)
-	o.note(path, err)
+func (d folder) create(name string) (*outFile, error) {
+	path := d.path(name)
+	f, err := d.out.fs.Create(path, 0o600)
+	d.out.note(path, err)
 	if err != nil {
 		return nil, fmt.Errorf("creating %s: %w", path, err)
 	}
-	return &outFile{out: o, name: name, file: f, buf: bufio.NewWriterSize(f, 64<<10), hash: sha256.New()}, nil
+	return &outFile{folder: d, name: name, file: f, buf: bufio.NewWriterSize(f, 64<<10), hash: sha256.New()}, nil
 }
 
 // Write implements io.Writer.
@@ -100,7 +115,8 @@ func (f *outFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// finish makes the file durable and records its hash.
+// finish makes the file durable, records its hash, and returns it under its
+// name in the folder.
 // write… → fdatasync → close; the name is synced by output.finish.
 func (f *outFile) finish() (fileRecord, error) {
 	err := f.buf.Flush()
@@ -111,7 +127,7 @@ func (f *outFile) finish() (fileRecord, error) {
 		return fileRecord{}, fmt.Errorf("writing %s: %w", f.name, err)
 	}
 	r := fileRecord{f.name, f.size, fmt.Sprintf("%x", f.hash.Sum(nil))}
-	f.out.sums = append(f.out.sums, r)
+	f.out.sums = append(f.out.sums, fileRecord{f.prefix + r.Name, r.Size, r.SHA256})
 	return r, nil
 }
 
@@ -123,8 +139,8 @@ func (f *outFile) abandon() {
 }
 
 // write writes a whole small file.
-func (o *output) write(name string, data []byte) error {
-	f, err := o.create(name)
+func (d folder) write(name string, data []byte) error {
+	f, err := d.create(name)
 	if err != nil {
 		return err
 	}
@@ -141,19 +157,15 @@ func (o *output) write(name string, data []byte) error {
 func (o *output) finish() error {
 	slices.SortFunc(o.sums, func(a, b fileRecord) int { return cmp.Compare(a.Name, b.Name) })
 	var text strings.Builder
-	dirs := []string{o.dir}
 	for _, f := range o.sums {
 		fmt.Fprintf(&text, "%s  %s\n", f.SHA256, f.Name)
-		if sub := filepath.Join(o.dir, filepath.Dir(filepath.FromSlash(f.Name))); !slices.Contains(dirs, sub) {
-			dirs = append(dirs, sub)
-		}
 	}
-	for _, d := range dirs {
+	for _, d := range append([]string{o.dir}, o.dirs...) {
 		if err := o.fs.SyncDir(d); err != nil {
 			return fmt.Errorf("syncing %s: %w", d, err)
 		}
 	}
-	if err := o.write(sumsName, []byte(text.String())); err != nil {
+	if err := o.root().write(sumsName, []byte(text.String())); err != nil {
 		return err
 	}
 	for _, d := range []string{o.dir, filepath.Dir(o.dir)} {

@@ -24,7 +24,17 @@ type requestRecord struct {
 	ReceivedAt string      `json:"received_at"`
 	Purpose    string      `json:"purpose"`
 	Scope      scopeRecord `json:"scope"`
+	// Vaults are the origins of all ledgers that the request was put to, sorted,
+	// if they are several: then the version is jointRequest. Each of the ledgers
+	// commits to them, so that no part of the answer can pass for the whole.
+	Vaults []string `json:"vaults,omitempty"`
 }
+
+// The versions of a requestRecord: put to one vault, put to several.
+const (
+	singleRequest = 1
+	jointRequest  = 2
+)
 
 // catRecord is the personal record of a cat.
 type catRecord struct {
@@ -37,14 +47,19 @@ type catRecord struct {
 	Until    string   `json:"until"`
 }
 
-// newRequestRecord takes over a valid request; f is its compiled scope.
-func newRequestRecord(r *Request, f *filter) (*requestRecord, error) {
+// newRequestRecord takes over a valid request; f is its compiled scope, origins
+// the ledgers that it is put to.
+func newRequestRecord(r *Request, f *filter, origins []string) (*requestRecord, error) {
 	received, err := r.ReceivedAt.Time()
 	if err != nil {
 		return nil, err
 	}
+	version := jointRequest
+	if len(origins) < 2 {
+		version, origins = singleRequest, nil
+	}
 	return &requestRecord{
-		Format: requestFormat, Version: 1,
+		Format: requestFormat, Version: version, Vaults: origins,
 		Authority: r.Authority, Officer: r.Officer, Reference: r.Reference,
 		Article: r.Article, Ground: r.Ground, Purpose: r.Purpose,
 		ReceivedAt: received.Format(time.RFC3339Nano),

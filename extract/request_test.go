@@ -145,7 +145,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("valid, but does not compile: %v", err)
 		}
-		rec, err := newRequestRecord(r, flt)
+		rec, err := newRequestRecord(r, flt, nil)
 		if err != nil {
 			t.Fatalf("valid, but cannot be recorded: %v", err)
 		}

@@ -65,21 +65,24 @@ type rig struct {
 	fail    func(step string) error
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigOf(t, "logs.example/main") }
+
+// newRigOf makes a rig whose ledger has the origin.
+func newRigOf(t testing.TB, origin string) *rig {
 	t.Helper()
 	r := &rig{TB: t, ctx: context.Background(), fs: vfs.NewMem(), now: epoch.Add(20 * 24 * time.Hour), records: map[vault.Hash][]byte{}}
 	r.fail = func(string) error { return nil }
 	r.auditor, r.opener = auditorKeys()
-	skey, vkey, err := ledger.GenerateKey(rand.Reader, "logs.example/main")
+	skey, vkey, err := ledger.GenerateKey(rand.Reader, origin)
 	r.must(err)
-	r.vkey, r.trust = vkey, &ledger.Trust{Log: vkey, Origin: "logs.example/main"}
+	r.vkey, r.trust = vkey, &ledger.Trust{Log: vkey, Origin: origin}
 	r.store, err = dir.Create(r.fs, "/vault")
 	r.must(err)
 	r.must(vfs.MkdirAll(r.fs, "/state", 0o700))
 	state, err := dir.At(r.fs, "/state")
 	r.must(err)
 	r.log, err = ledger.Create(r.ctx, ledger.Config{
-		Prefix: vault.LedgerPrefix, Origin: "logs.example/main", SignerKey: skey, Record: state, Copy: r.store, Now: r.clock,
+		Prefix: vault.LedgerPrefix, Origin: origin, SignerKey: skey, Record: state, Copy: r.store, Now: r.clock,
 	})
 	r.must(err)
 	r.enc, err = segment.NewEncoder(segment.Options{Codec: vault.Gzip, Level: 6, Workers: 1, Random: rand.Reader})
@@ -205,33 +208,40 @@ func (r *rig) Open(ctx context.Context, message []byte) ([]byte, error) {
 	return r.opener.Open(ctx, message)
 }
 
-func (r *rig) options(dir string) Options {
-	return Options{
+func (r *rig) archive() Archive {
+	return Archive{
 		Vault: r.store,
 		Tree: func(ctx context.Context) (*ledger.Tree, error) {
 			return ledger.OpenTree(ctx, r.store, vault.LedgerPrefix, r.trust)
 		},
-		Opener: r, Recorder: r, Class: "requests", FS: r.fs, Dir: dir, Random: rand.Reader, Now: r.clock,
+		Recorder: r,
+	}
+}
+
+func (r *rig) options(dir string) Options {
+	return Options{
+		Archive: r.archive(), Opener: r, Class: "requests", FS: r.fs, Dir: dir, Random: rand.Reader, Now: r.clock,
 	}
 }
 
 // run extracts into dir and checks the bundle.
 func (r *rig) run(dir string, req *Request) Summary {
 	r.Helper()
-	sum, err := Run(r.ctx, r.options(dir), req)
+	ans, err := Run(r.ctx, r.options(dir), req)
 	r.must(err)
+	sum := ans.Parts[0]
 	rep, err := CheckBundle(r.ctx, r.fs, dir, r.trust)
 	r.must(err)
 	if len(rep.Findings) > 0 {
 		r.Fatalf("a fresh bundle has findings: %v", rep.Findings)
 	}
-	if rep.Lines != sum.Lines || rep.Segments != sum.Searched || rep.Request != sum.Request || rep.Payload != sum.Payload {
+	if rep.Lines != sum.Lines || rep.Segments != sum.Searched || len(rep.Parts) != 1 || rep.Parts[0].Request != sum.Request || rep.Payload != sum.Payload || ans.Payload != sum.Payload {
 		r.Fatalf("the check reports %+v, the extraction %+v", rep, sum)
 	}
 	e, err := entry.Decode(r.entry(sum.Disclosure))
 	r.must(err)
 	d, ok := e.(*entry.Disclosure)
-	if !ok || d.Commit != rep.Commit || d.Request != sum.Request || d.Lines != sum.Lines || d.Segments != sum.Searched {
+	if !ok || d.Commit != rep.Parts[0].Commit || d.Request != sum.Request || d.Lines != sum.Lines || d.Segments != sum.Searched {
 		r.Fatalf("disclosure entry %+v does not fit the report %+v", e, rep)
 	}
 	return sum

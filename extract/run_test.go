@@ -494,9 +494,10 @@ func TestDryRun(t *testing.T) {
 	req := asking(hour, hour.Add(time.Hour))
 	req.Scope.User = []string{"alice"}
 	o := r.options("")
-	est, err := DryRun(r.ctx, Options{Tree: o.Tree}, req)
+	all, err := DryRun(r.ctx, Options{Archive: Archive{Tree: o.Tree}}, req)
 	r.must(err)
-	if est.Segments != 3 || est.Keys != 1 || est.Lines != 122 || est.Raw == 0 || est.Stored == 0 {
+	est := all[0]
+	if len(all) != 1 || est.Origin != r.trust.Origin || est.Segments != 3 || est.Keys != 1 || est.Lines != 122 || est.Raw == 0 || est.Stored == 0 {
 		t.Errorf("got %+v", est)
 	}
 	if r.count(entry.TypeRequest) != 0 || r.opened != 0 {

@@ -110,15 +110,23 @@ func strict(cmd *cli.Command, onUsage cli.OnUsageErrorFunc) *cli.Command {
 		if c.NArg() > 0 {
 			return usagef("%s: unexpected argument %q: values go with a flag, and what follows it was not read", cmd.Name, c.Args().First())
 		}
+		if level := isSet(c, "config"); level != nil && len(level.StringSlice("config")) > 1 && cmd.Name != severalConfigs {
+			return usagef("%s: --config was given twice: only %s puts one question to several gateways", cmd.Name, severalConfigs)
+		}
 		return action(c)
 	}
 	return cmd
 }
 
+// severalConfigs is the command for which --config may be repeated: one request
+// to several gateways, each of which records it. Commands that only read name
+// several vaults with --vault.
+const severalConfigs = "extract"
+
 // commonFlags work before and after the command's name.
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "configuration `FILE` (or LOGVAULT_CONFIG; default " + defaultConfig + ")"},
+		&cli.StringSliceFlag{Name: "config", Aliases: []string{"c"}, Usage: "configuration `FILE` (or LOGVAULT_CONFIG; default " + defaultConfig + ")"},
 		&cli.BoolFlag{Name: "json", Usage: "print JSON lines"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print no talk but errors"},
 		&cli.BoolFlag{Name: "verbose", Usage: "log each step"},
@@ -151,20 +159,31 @@ func need(c *cli.Context, names ...string) error {
 	return nil
 }
 
-// configFile is the configuration file in force and whether a person named it.
-func (a *app) configFile(c *cli.Context) (file string, named bool) {
+// configFiles are the configuration files in force and whether a person named
+// them: one, except for severalConfigs.
+func (a *app) configFiles(c *cli.Context) (files []string, named bool) {
 	if level := isSet(c, "config"); level != nil {
-		return level.String("config"), true
+		return level.StringSlice("config"), true
 	}
 	if file := a.getenv("LOGVAULT_CONFIG"); file != "" {
-		return file, true
+		return []string{file}, true
 	}
-	return defaultConfig, false
+	return []string{defaultConfig}, false
+}
+
+// configFile is the configuration file in force and whether a person named it.
+func (a *app) configFile(c *cli.Context) (file string, named bool) {
+	files, named := a.configFiles(c)
+	return files[0], named
 }
 
 // loadConfig loads the configuration in force.
 func (a *app) loadConfig(c *cli.Context) (*config.Config, error) {
 	file, _ := a.configFile(c)
+	return a.loadConfigFile(file)
+}
+
+func (a *app) loadConfigFile(file string) (*config.Config, error) {
 	cfg, err := config.Load(a.fs, file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &codedError{codeNoVault, "`logvault init` makes the state and its configuration; name it with --config or LOGVAULT_CONFIG", err}

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -23,11 +21,12 @@ const registerClass = vault.Class("register")
 
 func (a *app) extractCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "extract",
+		Name:  severalConfigs,
 		Usage: "answer a lawful request with a bundle",
 		Description: describe("Records the request in the ledger, finds the lines that it asks for and no other, and writes a bundle that the\n"+
 			"requester checks with stock tools. --dry-run counts without decrypting or recording anything.\n"+
-			"--new prints a commented request file to fill in.",
+			"--new prints a commented request file to fill in. --config repeated puts the request to several gateways: each\n"+
+			"records it in its own ledger, and the bundle has a part from each; if one cannot answer, there is no bundle.",
 			"logvault extract --new > request.toml\nlogvault extract --request request.toml --key auditor.sec.asc --out bundle", codePartial, codeIntegrity, codeRefused, codeNoVault, codeLocked, codeKey),
 		Flags: append(keyFlags(),
 			&cli.StringFlag{Name: "request", Aliases: []string{"r"}, Usage: "request `REQ.toml`"},
@@ -51,57 +50,103 @@ func (a *app) extract(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg, err := a.loadConfig(c)
+	gates, err := a.gates(c)
 	if err != nil {
 		return err
 	}
 	if c.Bool("dry-run") {
-		return a.estimate(c, cfg, req)
+		return a.estimate(c, gates, req)
 	}
 	if err := need(c, "out"); err != nil {
 		return err
 	}
-	opts, svc, err := a.extraction(c, cfg)
+	opts, err := a.extraction(c)
 	if err != nil {
 		return err
 	}
-	defer closeInto(svc, &err)
+	var archives []extract.Archive
+	for _, g := range gates {
+		if err := g.connect(c.Context, a.env(a.quietLogger(c))); err != nil {
+			return err
+		}
+		defer closeInto(g.svc, &err)
+		archives = append(archives, g.archive())
+	}
+	opts.Archive, opts.Others = archives[0], archives[1:]
 	opts.FS, opts.Dir = a.fs, c.String("out")
 	bar := a.progress(c, 1, "searching")
 	opts.Progress = barProgress(bar)
-	sum, err := extract.Run(c.Context, opts, req)
+	ans, err := extract.Run(c.Context, opts, req)
 	if bar != nil {
 		bar.Close() // talk only
 	}
 	if err != nil {
 		return err
 	}
-	return a.printExtraction(c, sum)
+	return a.printAnswer(c, ans)
 }
 
-// extraction opens what an extraction and cat work with: the configuration's
-// vault under pinned trust, the key and the gateway that records.
-func (a *app) extraction(c *cli.Context, cfg *config.Config) (extract.Options, gateway.Service, error) {
+// gate is one gateway that a person reads through: its vault under pinned trust,
+// and, once connected, the service that records in its ledger.
+type gate struct {
+	cfg   *config.Config
+	store vault.Store
+	trust *ledger.Trust
+	svc   gateway.Service
+}
+
+// gates opens the vault of each configuration in force. Nothing is locked yet.
+func (a *app) gates(c *cli.Context) ([]*gate, error) {
+	files, _ := a.configFiles(c)
+	var all []*gate
+	file := map[string]string{} // by origin
+	for _, name := range files {
+		cfg, err := a.loadConfigFile(name)
+		if err != nil {
+			return nil, err
+		}
+		g := &gate{cfg: cfg}
+		if g.trust, err = config.LoadTrust(a.fs, gateway.TrustFile(cfg)); err != nil {
+			return nil, err
+		}
+		if first, twice := file[g.trust.Origin]; twice {
+			return nil, usagef("%s: %s and %s are of the same vault, %s: give each gateway once", c.Command.Name, first, name, g.trust.Origin)
+		}
+		file[g.trust.Origin] = name
+		if g.store, err = a.stores().Open(c.Context, cfg.Vault); err != nil {
+			return nil, err
+		}
+		all = append(all, g)
+	}
+	return all, nil
+}
+
+// connect opens the gateway that records: it locks the state, or `serve` has it.
+func (g *gate) connect(ctx context.Context, env gateway.Env) (err error) {
+	if g.svc, err = gateway.Connect(ctx, env, g.cfg); err != nil {
+		return fmt.Errorf("%s: %w", g.trust.Origin, err)
+	}
+	return nil
+}
+
+// archive is what extract reads and records with.
+func (g *gate) archive() extract.Archive {
+	return extract.Archive{Vault: g.store, Recorder: g.svc, Tree: func(ctx context.Context) (*ledger.Tree, error) {
+		t, err := ledger.OpenTree(ctx, g.store, vault.LedgerPrefix, g.trust)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", g.trust.Origin, err)
+		}
+		return t, nil
+	}}
+}
+
+// extraction is what extract and cat share, without a vault.
+func (a *app) extraction(c *cli.Context) (extract.Options, error) {
 	open, err := a.needOpener(c)
 	if err != nil {
-		return extract.Options{}, nil, err
+		return extract.Options{}, err
 	}
-	store, err := a.stores().Open(c.Context, cfg.Vault)
-	if err != nil {
-		return extract.Options{}, nil, err
-	}
-	trust, err := config.LoadTrust(a.fs, gateway.TrustFile(cfg))
-	if err != nil {
-		return extract.Options{}, nil, err
-	}
-	svc, err := gateway.Connect(c.Context, a.env(a.quietLogger(c)), cfg)
-	if err != nil {
-		return extract.Options{}, nil, err
-	}
-	return extract.Options{Vault: store, Opener: open, Recorder: svc, Class: registerClass, Actor: gateway.ActorReferent, Random: a.random, Now: a.now,
-		Tree: func(ctx context.Context) (*ledger.Tree, error) {
-			return ledger.OpenTree(ctx, store, vault.LedgerPrefix, trust)
-		}}, svc, nil
+	return extract.Options{Opener: open, Class: registerClass, Actor: gateway.ActorReferent, Random: a.random, Now: a.now}, nil
 }
 
 func (a *app) loadRequest(file string) (*extract.Request, error) {
@@ -119,39 +164,69 @@ func (a *app) loadRequest(file string) (*extract.Request, error) {
 	return req, nil
 }
 
-func (a *app) estimate(c *cli.Context, cfg *config.Config, req *extract.Request) error {
-	store, err := a.stores().Open(c.Context, cfg.Vault)
+func (a *app) estimate(c *cli.Context, gates []*gate, req *extract.Request) error {
+	opts := extract.Options{Archive: gates[0].archive()}
+	for _, g := range gates[1:] {
+		opts.Others = append(opts.Others, g.archive())
+	}
+	all, err := extract.DryRun(c.Context, opts, req)
 	if err != nil {
 		return err
 	}
-	trust, err := config.LoadTrust(a.fs, gateway.TrustFile(cfg))
-	if err != nil {
-		return err
+	for _, est := range all {
+		if flag(c, "json") {
+			err = json.NewEncoder(a.out).Encode(map[string]any{"message_type": "estimate", "origin": est.Origin, "segments": est.Segments, "keys": est.Keys, "lines": est.Lines,
+				"raw_bytes": est.Raw, "stored_bytes": est.Stored, "silent_sources": est.Silent})
+		} else {
+			_, err = fmt.Fprintf(a.out, "%swould search %d segments sealed to %d period keys, %d lines, %s stored; nothing was decrypted or recorded\n",
+				label(len(all), est.Origin), est.Segments, est.Keys, est.Lines, bytesText(est.Stored))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	est, err := extract.DryRun(c.Context, extract.Options{Now: a.now, Tree: func(ctx context.Context) (*ledger.Tree, error) {
-		return ledger.OpenTree(ctx, store, vault.LedgerPrefix, trust)
-	}}, req)
-	if err != nil {
-		return err
+	return nil
+}
+
+// label says which of several ledgers a line of text is about.
+func label(of int, origin string) string {
+	if of < 2 {
+		return ""
 	}
-	if flag(c, "json") {
-		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "estimate", "segments": est.Segments, "keys": est.Keys, "lines": est.Lines, "raw_bytes": est.Raw, "stored_bytes": est.Stored, "silent_sources": est.Silent})
+	return origin + ": "
+}
+
+func (a *app) printAnswer(c *cli.Context, ans extract.Answer) error {
+	for _, s := range ans.Parts {
+		if err := a.printPart(c, label(len(ans.Parts), s.Origin), s); err != nil {
+			return err
+		}
 	}
-	_, err = fmt.Fprintf(a.out, "would search %d segments sealed to %d period keys, %d lines, %s stored; nothing was decrypted or recorded\n", est.Segments, est.Keys, est.Lines, bytesText(est.Stored))
+	switch {
+	case len(ans.Parts) < 2:
+		return nil
+	case flag(c, "json"):
+		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "answered", "payload": ans.Payload.String(), "vaults": len(ans.Parts)})
+	}
+	_, err := fmt.Fprintf(a.out, "bundle in %s, with a part from each of %d vaults\n", c.String("out"), len(ans.Parts))
 	return err
 }
 
-func (a *app) printExtraction(c *cli.Context, s extract.Summary) error {
+func (a *app) printPart(c *cli.Context, label string, s extract.Summary) error {
 	if flag(c, "json") {
-		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "extracted", "request_entry": s.Request, "disclosure_entry": s.Disclosure, "payload": s.Payload.String(),
+		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "extracted", "origin": s.Origin, "request_entry": s.Request, "disclosure_entry": s.Disclosure, "payload": s.Payload.String(),
 			"lines": s.Lines, "searched": s.Searched, "opened": s.Opened, "matching": s.Matching, "destroyed": s.Destroyed, "unparsed_lines": s.Unparsed, "undecided_lines": s.Undecided,
 			"gaps": s.Gaps, "conflicts": s.Conflicts, "silent_sources": s.Silent})
 	}
-	fmt.Fprintf(a.out, "%s from %d of %s searched; decrypted: %d\n", count(s.Lines, "line"), s.Matching, count(s.Searched, "segment"), s.Opened)
+	fmt.Fprintf(a.out, "%s%s from %d of %s searched; decrypted: %d\n", label, count(s.Lines, "line"), s.Matching, count(s.Searched, "segment"), s.Opened)
 	if s.Gaps > 0 || s.Unparsed > 0 || s.Undecided > 0 || len(s.Silent) > 0 {
-		fmt.Fprintf(a.out, "completeness: %d gaps, %d lines without fields, %d lines of uncertain time kept back, silent sources: %s\n", s.Gaps, s.Unparsed, s.Undecided, orNone(s.Silent))
+		fmt.Fprintf(a.out, "%scompleteness: %d gaps, %d lines without fields, %d lines of uncertain time kept back, silent sources: %s\n", label, s.Gaps, s.Unparsed, s.Undecided, orNone(s.Silent))
 	}
-	_, err := fmt.Fprintf(a.out, "bundle in %s, request recorded as ledger entry %d, disclosure as %d\n", c.String("out"), s.Request, s.Disclosure)
+	text := "bundle in " + c.String("out") + ", "
+	if label != "" {
+		text = label
+	}
+	_, err := fmt.Fprintf(a.out, "%srequest recorded as ledger entry %d, disclosure as %d\n", text, s.Request, s.Disclosure)
 	return err
 }
 
@@ -160,111 +235,4 @@ func orNone(list []string) string {
 		return "none"
 	}
 	return strings.Join(list, ", ")
-}
-
-func (a *app) checkBundleCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "check-bundle",
-		Usage: "check a bundle that was received",
-		Description: describe("Needs the bundle and the ledger's verifier key only: every file unchanged, every line proven to stand in the signed\n"+
-			"ledger, none outside the request.",
-			"logvault check-bundle --bundle bundle --trust ledger.vkey", codeIntegrity),
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "directory `DIR` of the bundle"},
-			&cli.StringFlag{Name: "trust", Usage: "the ledger's verifier key, `FILE|VKEY`"},
-		},
-		Action: a.checkBundle,
-	}
-}
-
-func (a *app) checkBundle(c *cli.Context) error {
-	if err := need(c, "bundle", "trust"); err != nil {
-		return err
-	}
-	trust, err := a.loadTrust(c.String("trust"))
-	if err != nil {
-		return err
-	}
-	rep, err := extract.CheckBundle(c.Context, a.fs, c.String("bundle"), trust)
-	if err != nil {
-		return err
-	}
-	if flag(c, "json") {
-		err = json.NewEncoder(a.out).Encode(map[string]any{"message_type": "bundle_checked", "passed": rep.OK(), "origin": rep.Origin, "ledger_size": rep.Size, "request_entry": rep.Request,
-			"lines": rep.Lines, "segments": rep.Segments, "payload": rep.Payload.String(), "findings": findingTexts(rep)})
-	} else {
-		for _, f := range findingTexts(rep) {
-			fmt.Fprintln(a.out, f) // a broken pipe shows below
-		}
-		verdict := "FAILED"
-		if rep.OK() {
-			verdict = "PASSED"
-		}
-		_, err = fmt.Fprintf(a.out, "%s: %d lines, each proven to stand in the ledger %s at size %d\n", verdict, rep.Lines, rep.Origin, rep.Size)
-	}
-	if err == nil && !rep.OK() {
-		err = &codedError{codeIntegrity, "ask the sender for the bundle again, over another channel", errors.New("the bundle is not intact")}
-	}
-	return err
-}
-
-func findingTexts(rep extract.Report) []string {
-	list := []string{}
-	for _, f := range rep.Findings {
-		list = append(list, f.String())
-	}
-	return list
-}
-
-func (a *app) catCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "cat",
-		Usage: "print lines, after it was recorded",
-		Description: describe("Prints whole segments, or the lines of one source in a window, to standard output. The reading is in the ledger\n"+
-			"before anything is decrypted. For a lawful request use extract.",
-			"logvault cat --segment 9f86d081884c7d65… --key auditor.sec.asc --case INC-42", codePartial, codeIntegrity, codeNoVault, codeLocked, codeKey),
-		Flags: append(append(keyFlags(), windowFlags()...),
-			&cli.StringSliceFlag{Name: "segment", Usage: "segment `ID`, as ls prints it, or its ledger entry; repeat it for more"},
-			&cli.StringFlag{Name: "source", Aliases: []string{"s"}, Usage: "the proxy `NAME`, with --since and --until"},
-			&cli.StringFlag{Name: "case", Usage: "why: the case's `REF`; kept encrypted in the register"},
-		),
-		Action: a.cat,
-	}
-}
-
-func (a *app) cat(c *cli.Context) (err error) {
-	if err := need(c, "case"); err != nil {
-		return err
-	}
-	since, until, err := a.window(c)
-	if err != nil {
-		return err
-	}
-	bySource := c.IsSet("source") && c.IsSet("since") && c.IsSet("until")
-	if c.IsSet("segment") == bySource || c.IsSet("segment") && (c.IsSet("source") || c.IsSet("since") || c.IsSet("until")) {
-		return usagef("cat: give either --segment, or --source with --since and --until")
-	}
-	cfg, err := a.loadConfig(c)
-	if err != nil {
-		return err
-	}
-	opts, svc, err := a.extraction(c, cfg)
-	if err != nil {
-		return err
-	}
-	defer closeInto(svc, &err)
-	ids, err := a.segmentIDs(c, opts)
-	if err != nil {
-		return err
-	}
-	out := bufio.NewWriterSize(a.out, 1<<16)
-	sum, err := extract.Cat(c.Context, opts, extract.CatRequest{Segments: ids, Source: vault.Source(c.String("source")), Since: since, Until: until, Case: c.String("case")}, out)
-	if ferr := out.Flush(); err == nil {
-		err = ferr
-	}
-	if err != nil {
-		return err
-	}
-	a.talk(c, "%s from %s; the reading is ledger entry %d", bytesText(sum.Bytes), count(int64(sum.Segments), "segment"), sum.Request)
-	return nil
 }

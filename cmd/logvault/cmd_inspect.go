@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -172,16 +173,17 @@ func (a *app) inspectBundle(c *cli.Context) error {
 	if !c.IsSet("trust") {
 		return usagef("inspect: --bundle needs --trust with the ledger's verifier key")
 	}
-	trust, err := a.loadTrust(c.StringSlice("trust")[0])
+	rep, err := a.bundleReport(c)
 	if err != nil {
 		return err
 	}
-	rep, err := extract.CheckBundle(c.Context, a.fs, c.String("bundle"), trust)
-	if err != nil {
-		return err
+	for _, p := range rep.Parts {
+		if err := a.printFacts(c, map[string]any{"message_type": "bundle", "bundle": filepath.Join(c.String("bundle"), p.Folder), "intact": rep.OK(), "origin": p.Origin, "ledger_size": p.Size,
+			"request_entry": p.Request, "segments_searched": p.Searched, "lines": p.Lines}, "bundle", "intact", "origin", "ledger_size", "request_entry", "segments_searched", "lines"); err != nil {
+			return err
+		}
 	}
-	return a.printFacts(c, map[string]any{"message_type": "bundle", "bundle": c.String("bundle"), "intact": rep.OK(), "origin": rep.Origin, "ledger_size": rep.Size, "request_entry": rep.Request,
-		"segments_searched": rep.Segments, "lines": rep.Lines}, "bundle", "intact", "origin", "ledger_size", "request_entry", "segments_searched", "lines")
+	return nil
 }
 
 // segmentIDs expands the short ids that ls prints to the full hashes or entry
@@ -212,6 +214,9 @@ func expandID(ctx context.Context, tree *ledger.Tree, s string) (string, error) 
 	var found []string
 	err := tree.Entries(ctx, 0, tree.Size(), func(_ int64, data []byte) error {
 		e, err := entry.Decode(data)
+		if errors.Is(err, entry.ErrNewer) {
+			return nil // a segment that this logvault cannot read anyway
+		}
 		if err != nil {
 			return err
 		}
