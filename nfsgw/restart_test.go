@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -365,4 +366,93 @@ func removed(have map[string]bool, name string, exists, wrongKind bool, ifWrong 
 	}
 	delete(have, name)
 	return 0
+}
+
+// holdSink is a memSink whose Record, when held, says that it was entered and
+// waits for its release.
+type holdSink struct {
+	*memSink
+	held             atomic.Bool
+	entered, release chan struct{}
+}
+
+func newHoldSink() *holdSink {
+	return &holdSink{memSink: newMemSink(), entered: make(chan struct{}), release: make(chan struct{})}
+}
+
+func (h *holdSink) Record(ctx context.Context, c vault.Changes) error {
+	if h.held.Load() {
+		h.entered <- struct{}{}
+		<-h.release
+	}
+	return h.memSink.Record(ctx, c)
+}
+
+// TestRepeatedWhileRunning: a client that has lost its connection sends a call
+// again, from another port, while the first one still runs. It is done once.
+func TestRepeatedWhileRunning(t *testing.T) {
+	sink := newHoldSink()
+	g := start(t, testConfig(sink))
+	c, root := g.mount()
+	must[nfstest.Handle](t)(c.Create(root, "f"))
+	sink.held.Store(true)
+	args := new(nfstest.Encoder).Opaque(root).Opaque([]byte("f")).Bytes()
+	answers := make(chan []byte, 2)
+	remove := func() {
+		b, _ := callRaw(t, g, 12, args)
+		answers <- b
+	}
+	go remove()
+	<-sink.entered
+	sink.held.Store(false) // what is done a second time would not wait
+	go remove()
+	for g.srv.Stats().Conns < 3 {
+		runtime.Gosched()
+	}
+	if err := c.Null(); err != nil {
+		t.Fatal(err)
+	}
+	sink.release <- struct{}{}
+	for range 2 {
+		if b := <-answers; len(b) < 4 || binary.BigEndian.Uint32(b) != 0 {
+			t.Errorf("answer %x, expected OK", b)
+		}
+	}
+	if n := g.srv.Stats().Duplicates; n != 1 {
+		t.Errorf("%d duplicates counted, expected 1", n)
+	}
+}
+
+// TestStopDuringACall: a call that runs when the server stops is finished and
+// answered, and no other is begun.
+func TestStopDuringACall(t *testing.T) {
+	sink := newHoldSink()
+	g := start(t, testConfig(sink))
+	c, root := g.mount()
+	sink.held.Store(true)
+	made := make(chan error, 1)
+	go func() {
+		_, err := c.Create(root, "f")
+		made <- err
+	}()
+	<-sink.entered
+	sink.held.Store(false)
+	g.stop()
+	for { // the listener is closed when the stop has begun
+		nc, err := net.Dial("tcp", g.addr)
+		if err != nil {
+			break
+		}
+		nc.Close()
+	}
+	sink.release <- struct{}{}
+	if err := <-made; err != nil {
+		t.Errorf("the call that ran: %v", err)
+	}
+	if err := g.close(); err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+	if err := c.Null(); err == nil {
+		t.Error("a call after the stop is answered")
+	}
 }
