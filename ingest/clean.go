@@ -59,6 +59,7 @@ func (s *Spool) forgetOld() error {
 	if s.table.snapshotSize() > s.tableLimit()/2 {
 		keep = silence
 	}
+	defer s.table.dropOver()
 	for _, st := range s.table.order {
 		for _, g := range slices.Clone(st.gens) {
 			over := !g.ended.IsZero() && g.sealed == g.high && g.intent == nil && g.offer == nil
@@ -76,7 +77,6 @@ func (s *Spool) forgetOld() error {
 			s.appendMeta(func(b []byte) []byte { return appendForget(b, recForget, g.genKey) })
 		}
 	}
-	s.table.dropOver()
 	s.forgotAt = now
 	return nil
 }

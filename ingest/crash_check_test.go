@@ -63,7 +63,41 @@ func (m *model) finish() error {
 	if st := m.s.Stats(); st.Damaged > 0 {
 		return fmt.Errorf("a power cut was taken for damage: %+v", st)
 	}
-	return m.check()
+	if err := m.check(); err != nil {
+		return err
+	}
+	return m.forgotten()
+}
+
+// forgotten checks that two days later, and through a restart, the streams that
+// are over are gone, with their conflicts, and no others.
+func (m *model) forgotten() error {
+	m.advance(50 * time.Hour)
+	for range 2 { // the clock may go back once
+		if err := m.seal(true); err != nil {
+			return err
+		}
+		m.boot += time.Hour
+	}
+	for range 2 {
+		for _, id := range m.over {
+			if st := m.s.table.stream(id); st != nil {
+				return fmt.Errorf("stream %s is over and still there: %+v", id, st)
+			}
+		}
+		for _, st := range m.s.table.order {
+			if _, live := m.gen[st.ID]; !live && m.s.table.stream(st.of) == nil {
+				return fmt.Errorf("stream %s is of nobody", st.ID)
+			}
+		}
+		if err := m.s.Close(); err != nil {
+			return err
+		}
+		if err := m.restart(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *model) untilRoom(do func() error) error {

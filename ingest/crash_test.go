@@ -29,7 +29,7 @@ var (
 // that every byte that was acknowledged as durable came out: once and in order
 // in its generation, or archived in the conflict stream.
 func TestCrash(t *testing.T) {
-	var crashes, conflicts, full atomic.Int64
+	var crashes, conflicts, full, over atomic.Int64
 	workers := 2
 	next := make(chan uint64)
 	done := make(chan error)
@@ -52,6 +52,7 @@ func TestCrash(t *testing.T) {
 				crashes.Add(int64(m.crashes))
 				conflicts.Add(int64(m.conflicts))
 				full.Add(int64(m.full))
+				over.Add(int64(len(m.over)))
 			}
 			done <- err
 		}()
@@ -65,8 +66,8 @@ func TestCrash(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("%d seeds: %d crashes, %d conflicts, %d times full", *crashSeeds, crashes.Load(), conflicts.Load(), full.Load())
-	if !t.Failed() && *crashSeeds >= 200 && (crashes.Load() == 0 || conflicts.Load() == 0 || full.Load() == 0) {
+	t.Logf("%d seeds: %d crashes, %d conflicts, %d times full, %d streams over", *crashSeeds, crashes.Load(), conflicts.Load(), full.Load(), over.Load())
+	if !t.Failed() && *crashSeeds >= 200 && (crashes.Load() == 0 || conflicts.Load() == 0 || full.Load() == 0 || over.Load() == 0) {
 		t.Error("the model did not reach what it is for")
 	}
 }
@@ -112,7 +113,9 @@ type model struct {
 	failWith error
 	failed   bool
 
-	gen    map[vault.StreamID]int64 // the generation that clients write to
+	slots  [3]vault.StreamID        // of the streams that clients write to
+	gen    map[vault.StreamID]int64 // the generation that they write to
+	over   []vault.StreamID         // streams that are given up
 	sent   []*sent
 	ledger []sealed
 	meta   map[string]string // durable
@@ -142,7 +145,7 @@ func newModel(seed uint64) *model {
 	m := &model{
 		rng: rand.New(rand.NewPCG(seed, 77)), mem: vfs.NewMem(), fuse: -1,
 		wall: time.Date(2026, 11, 21, 20, 0, 0, 0, time.UTC), boot: time.Hour,
-		gen: map[vault.StreamID]int64{}, meta: map[string]string{}, maybe: map[string]string{},
+		slots: [3]vault.StreamID{{1}, {2}, {3}}, gen: map[vault.StreamID]int64{}, meta: map[string]string{}, maybe: map[string]string{},
 	}
 	m.cfg = SpoolConfig{
 		Dir: "/spool", KeyDir: "/keys", Random: randomFrom(seed), Log: slog.New(slog.DiscardHandler),
@@ -275,6 +278,11 @@ func (m *model) recover() error {
 		m.meta[k] = got
 	}
 	clear(m.maybe)
+	for i, id := range m.slots {
+		if m.meta[overKey(id)] != "" { // by a call that had no answer
+			m.gaveUp(i)
+		}
+	}
 	for k, v := range m.meta {
 		got := ""
 		m.s.Meta(k, func(kv vault.KV) error { got = string(kv.Value); return nil })
@@ -352,7 +360,8 @@ func text(k genKey, off, n int64, variant int) []byte {
 }
 
 func (m *model) step() error {
-	id := vault.StreamID{byte(1 + m.rng.IntN(3))}
+	slot := m.rng.IntN(len(m.slots))
+	id := m.slots[slot]
 	g, known := m.gen[id]
 	if !known {
 		if err := m.s.AddStream(ctx, vault.StreamInfo{ID: id, Source: "proxy1", Name: []byte("access.log")}); err != nil {
@@ -372,6 +381,8 @@ func (m *model) step() error {
 			m.markDurable(func(w *sent) bool { return w.key == genKey{id, g} })
 		}
 		return err
+	case n < 76:
+		return m.giveUp(slot)
 	case n < 80:
 		k, v := fmt.Sprint("k", m.rng.IntN(4)), fmt.Sprint(m.rng.Uint32())
 		m.maybe[k] = v
@@ -400,6 +411,39 @@ func (m *model) step() error {
 	default:
 		return m.seal(m.rng.IntN(2) == 0)
 	}
+}
+
+func overKey(id vault.StreamID) string { return fmt.Sprintf("over %x", id[:2]) }
+
+// giveUp ends a stream for good, with a record that says so, as a file that is
+// gone does.
+func (m *model) giveUp(slot int) error {
+	id := m.slots[slot]
+	m.maybe[overKey(id)] = "yes"
+	err := m.s.Record(ctx, vault.Changes{
+		End:  []vault.Generation{{Stream: id, Gen: m.gen[id]}},
+		Over: []vault.StreamID{id},
+		Set:  []vault.KV{{Key: overKey(id), Value: []byte("yes")}},
+	})
+	if err == nil {
+		m.markDurable(func(w *sent) bool { return w.key.stream == id })
+		m.meta[overKey(id)] = "yes"
+		m.gaveUp(slot)
+	}
+	if err == nil || errors.Is(err, vault.ErrFull) {
+		delete(m.maybe, overKey(id))
+	}
+	return err
+}
+
+// gaveUp gives the clients of a slot another stream. Nobody sends again what the
+// one before was not acknowledged.
+func (m *model) gaveUp(slot int) {
+	id := m.slots[slot]
+	m.sent = slices.DeleteFunc(m.sent, func(w *sent) bool { return w.key.stream == id && !w.durable })
+	delete(m.gen, id)
+	m.over = append(m.over, id)
+	m.slots[slot][1]++
 }
 
 func (m *model) stepWrite(k genKey) error {

@@ -17,10 +17,15 @@ import (
 
 // state is what can be observed of a spool.
 type state struct {
-	streams map[vault.StreamID]streamRecord
+	streams map[vault.StreamID]streamState
 	gens    map[genKey]genState
 	meta    map[string]string
 	pending []vault.Intent
+}
+
+type streamState struct {
+	streamRecord
+	over bool
 }
 
 type genState struct {
@@ -32,10 +37,10 @@ type genState struct {
 
 // observe reads everything.
 func observe(s *Spool) (state, error) {
-	st := state{map[vault.StreamID]streamRecord{}, map[genKey]genState{}, map[string]string{}, s.Pending()}
+	st := state{map[vault.StreamID]streamState{}, map[genKey]genState{}, map[string]string{}, s.Pending()}
 	err := s.Meta("", func(kv vault.KV) error { st.meta[kv.Key] = string(kv.Value); return nil })
 	for _, x := range slices.Clone(s.table.order) {
-		st.streams[x.ID] = x.streamRecord
+		st.streams[x.ID] = streamState{x.streamRecord, x.over}
 		for _, g := range slices.Clone(x.gens) {
 			gs := genState{g.genRecord, s.Contiguous(x.ID, g.genKey.gen), map[int64]byte{}, map[int64]bool{}}
 			for _, r := range slices.Clone(g.data) {
