@@ -59,13 +59,6 @@ func conformance(t *testing.T, s *testserver.S3) {
 	}
 }
 
-func store(s *s3.Store, err error) (storetest.Store, error) {
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
 func TestMinIO(t *testing.T) { conformance(t, testserver.MinIO(t)) }
 
 func TestVersityGW(t *testing.T) { conformance(t, testserver.VersityGW(t)) }

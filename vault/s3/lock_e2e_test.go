@@ -4,7 +4,6 @@ package s3_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,22 +23,6 @@ import (
 	"logvault/vault/s3"
 )
 
-var (
-	ctx = context.Background()
-	day = vault.Day{Year: 2026, Month: time.November, Day: 21}
-)
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func segment(data string) string {
-	return vault.SegmentName(day, vault.HashOf([]byte(data)), vault.Gzip)
-}
-
 // create makes a vault in a new bucket.
 func create(t *testing.T, s *testserver.S3, name string, lock, versions bool) (*s3.Store, *minio.Client, s3.Config) {
 	t.Helper()
@@ -51,10 +34,6 @@ func create(t *testing.T, s *testserver.S3, name string, lock, versions bool) (*
 	must(t, err)
 	must(t, put(v, vault.MarkerName, "marker"))
 	return v, c, cfg
-}
-
-func put(s *s3.Store, name, data string) error {
-	return s.Put(ctx, name, int64(len(data)), strings.NewReader(data))
 }
 
 func wantContent(t *testing.T, what string, s *s3.Store, name, want string) {

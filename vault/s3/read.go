@@ -51,7 +51,7 @@ func (s *Store) Open(ctx context.Context, name string) (io.ReadCloser, int64, er
 	if o.IsContentNamed() || vault.IsMutable(name) {
 		rc, info, _, err := s.api.GetObject(ctx, s.bucket, s.key(name), minio.GetObjectOptions{Checksum: o.IsContentNamed()})
 		if err == nil && (!o.IsContentNamed() || info.ChecksumSHA256 == checksum(o.Hash)) {
-			return &body{rc, name}, info.Size, nil
+			return opened(rc, name, info.Size)
 		}
 		if err == nil {
 			rc.Close() // not the one
@@ -72,7 +72,16 @@ func (s *Store) get(ctx context.Context, name, version string) (io.ReadCloser, i
 	if err != nil {
 		return nil, 0, s.absent(ctx, s.fail("opening "+name, err))
 	}
-	return &body{rc, name}, info.Size, nil
+	return opened(rc, name, info.Size)
+}
+
+// opened returns an object on its way here. Its length may be missing, or be none.
+func opened(rc io.ReadCloser, name string, size int64) (io.ReadCloser, int64, error) {
+	if size < 0 {
+		rc.Close() // read-only: nothing to lose
+		return nil, 0, fmt.Errorf("opening %s: the server tells no length of it", name)
+	}
+	return &body{rc, name}, size, nil
 }
 
 // absent passes an error on. If it says that an object is absent, the bucket must
@@ -250,6 +259,9 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(vault.Info) err
 	for v := range s.api.ListObjectsIter(ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.key(prefix), Recursive: true, WithVersions: s.versioned}) {
 		if v.Err != nil {
 			return s.fail("listing "+s.place()+"/"+prefix, v.Err)
+		}
+		if !strings.HasPrefix(v.Key, s.key(prefix)) || v.Size < 0 {
+			return fmt.Errorf("listing %s: the server lists %.200q of %d bytes, which cannot be under %q", s.place(), v.Key, v.Size, s.key(prefix))
 		}
 		if v.Key < last {
 			return fmt.Errorf("listing %s: the server lists %q after %q, expected lexical order", s.place(), v.Key, last)

@@ -242,6 +242,9 @@ func (s *Store) fail(what string, err error) error {
 	default:
 		return fmt.Errorf("%s: %w (%s)", what, err, e.Code)
 	}
+	if e.Code != "" { // the words alone seldom tell a wrong clock from a wrong key
+		return fmt.Errorf("%s: %w: %w (%s)", what, is, err, e.Code)
+	}
 	return fmt.Errorf("%s: %w: %w", what, is, err)
 }
 
