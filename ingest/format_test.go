@@ -192,22 +192,64 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-const goldenDir = "../fixtures/golden/v1/spool"
+const goldenDir = "../fixtures/golden/v1"
 
-// goldenConfig is the world of the golden spool.
-func goldenConfig(mem *vfs.Mem) SpoolConfig {
-	return SpoolConfig{FS: mem, Dir: "/spool", KeyDir: "/keys", Random: randomFrom(2026), FileBytes: 4 << 20,
-		Now:  func() time.Time { return time.Date(2026, 11, 21, 8, 1, 2, 3, time.UTC) },
-		Boot: func() time.Duration { return 42 * time.Second }, Log: slog.New(slog.DiscardHandler)}
+// goldenRig is the world of the golden spools, at a time of their day.
+func goldenRig(t *testing.T, hour, minute, second int, seed uint64) *rig {
+	mem := vfs.NewMem()
+	r := &rig{t: t, mem: mem, wall: time.Date(2026, 11, 21, hour, minute, second, 3, time.UTC), boot: 42 * time.Second}
+	r.cfg = SpoolConfig{FS: mem, Dir: "/spool", KeyDir: "/keys", Random: randomFrom(seed), FileBytes: 4 << 20,
+		Now: func() time.Time { return r.wall }, Boot: func() time.Duration { return r.boot }, Log: slog.New(slog.DiscardHandler)}
+	return r
 }
 
-// writeGolden makes the golden spool: a conflict, an intent, an ended and an
-// open generation, metadata.
-func writeGolden(t *testing.T) {
-	r := &rig{t: t, mem: vfs.NewMem(), wall: time.Date(2026, 11, 21, 8, 1, 2, 3, time.UTC)}
-	r.cfg = goldenConfig(r.mem)
+// writeGolden makes a golden spool below goldenDir.
+func writeGolden(t *testing.T, name string, fill func(r *rig)) {
+	r := goldenRig(t, 8, 1, 2, 2026)
 	r.must(r.cfg.create(ctx))
 	r.open()
+	fill(r)
+	r.must(r.s.Close())
+	for file, data := range r.files() {
+		to := filepath.Join(goldenDir, name, file)
+		r.must(os.MkdirAll(filepath.Dir(to), 0o755))
+		r.must(os.WriteFile(to, data, 0o644))
+	}
+}
+
+// readGolden opens a golden spool, and tells of which kinds its records are.
+func readGolden(t *testing.T, name string) (*rig, map[recordKind]int) {
+	r := goldenRig(t, 8, 2, 0, 7)
+	for _, dir := range []string{"/spool", "/keys"} {
+		r.must(vfs.MkdirAll(r.mem, dir, 0o700))
+		entries, err := os.ReadDir(filepath.Join(goldenDir, name, dir))
+		r.must(err)
+		for _, e := range entries {
+			data, err := os.ReadFile(filepath.Join(goldenDir, name, dir, e.Name()))
+			r.must(err)
+			r.must(vfs.WriteFile(r.mem, path.Join(dir, e.Name()), data, 0o600))
+		}
+	}
+	f, err := r.cfg.openFile(1)
+	r.must(err)
+	kinds := map[recordKind]int{}
+	_, err = f.scan(func(_ int64, _ groupHeader, plain []byte) error {
+		return eachRecord(plain, func(kind recordKind, body []byte) error {
+			kinds[kind]++
+			if kind == recRuns && body[24] == byte(recUnstable) {
+				kinds[recUnstable]++
+			}
+			return nil
+		})
+	})
+	r.must(errors.Join(err, f.f.Close()))
+	r.open()
+	return r, kinds
+}
+
+// fillGolden makes the first golden spool: a conflict, an intent, an ended and
+// an open generation, metadata.
+func fillGolden(r *rig) {
 	r.add(streamA)
 	r.must(r.s.SetMeta(ctx, vault.KV{Key: "name/1", Value: []byte("access.log")}))
 	r.write(streamA, 0, 0, "first line\n", true)
@@ -216,34 +258,14 @@ func writeGolden(t *testing.T) {
 	r.must(r.s.Intend(ctx, vault.Intent{Piece: p[0], Entry: []byte("{}"), Size: 3}))
 	r.must(r.s.EndGeneration(ctx, streamA, 0))
 	r.must(r.s.Write(ctx, streamA, 1, 0, []byte("second generation\nopen"), netip.MustParseAddr("2001:db8::1"), false))
-	r.must(r.s.Close())
-	for name, data := range r.files() {
-		to := filepath.Join(goldenDir, name)
-		r.must(os.MkdirAll(filepath.Dir(to), 0o755))
-		r.must(os.WriteFile(to, data, 0o644))
-	}
 }
 
 // TestGolden opens the golden spool of format version 1, as every later release must.
 func TestGolden(t *testing.T) {
 	if *update {
-		writeGolden(t)
+		writeGolden(t, "spool", fillGolden)
 	}
-	mem := vfs.NewMem()
-	r := &rig{t: t, mem: mem, wall: time.Date(2026, 11, 21, 8, 2, 0, 0, time.UTC)}
-	r.cfg = goldenConfig(mem)
-	r.cfg.Random = randomFrom(7)
-	for _, dir := range []string{"/spool", "/keys"} {
-		r.must(vfs.MkdirAll(mem, dir, 0o700))
-		entries, err := os.ReadDir(filepath.Join(goldenDir, dir))
-		r.must(err)
-		for _, e := range entries {
-			data, err := os.ReadFile(filepath.Join(goldenDir, dir, e.Name()))
-			r.must(err)
-			r.must(vfs.WriteFile(mem, path.Join(dir, e.Name()), data, 0o600))
-		}
-	}
-	r.open()
+	r, _ := readGolden(t, "spool")
 	if st := r.s.Stats(); st.Damaged+st.Torn > 0 || st.Streams != 2 || st.Unsealed != 11+5+22 {
 		t.Errorf("stats %+v", st)
 	}
@@ -265,6 +287,76 @@ func TestGolden(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// fillGoldenKinds leaves a record of each kind: stream A was sealed, released
+// and goes on, uncommitted; a generation of it is forgotten; stream B, which has
+// a line to be sealed, is over.
+func fillGoldenKinds(r *rig) {
+	r.add(streamA)
+	r.add(streamB)
+	r.must(r.s.SetMeta(ctx, vault.KV{Key: "name/1", Value: []byte("gone")}, vault.KV{Key: "name/2", Value: []byte("stays")}))
+	r.must(r.s.SetMeta(ctx, vault.KV{Key: "name/1"}))
+	r.write(streamA, 0, 0, "over and forgotten\n", true)
+	r.must(r.s.EndGeneration(ctx, streamA, 0))
+	r.seal(r.due(true)[0], 3)
+	r.write(streamB, 0, 0, "the last of it\n", true)
+	r.wall = r.wall.Add(25 * time.Hour)
+	r.boot += 2 * time.Minute // the file is not old: all kinds are in one
+	r.write(streamA, 1, 0, lines(genKey{streamA, 1}, 0, 2*blockSize), true)
+	for _, p := range r.due(true) {
+		if p.Stream == streamA {
+			r.seal(p, 4)
+		}
+	}
+	r.must(r.s.Record(ctx, vault.Changes{End: []vault.Generation{{Stream: streamB}}, Over: []vault.StreamID{streamB}}))
+	r.write(streamA, 1, r.s.Size(streamA, 1), "uncommitted\n", false)
+}
+
+// TestGoldenKinds is TestGolden with each kind of record.
+func TestGoldenKinds(t *testing.T) {
+	if *update {
+		writeGolden(t, "spool-kinds", fillGoldenKinds)
+	}
+	r, kinds := readGolden(t, "spool-kinds")
+	for kind := recExtent; kind <= recOver; kind++ {
+		if kinds[kind] == 0 && kind != recIntent { // which the other golden spool has
+			t.Errorf("the golden spool has no record of kind %d", kind)
+		}
+	}
+	st := r.s.table.stream(streamA)
+	if len(st.gens) != 1 || st.nextGen != 1 || st.prev != 4 {
+		t.Fatalf("stream A: %+v", st)
+	}
+	if b := r.s.table.stream(streamB); b == nil || !b.over {
+		t.Errorf("stream B: %+v", b)
+	}
+	r.must(r.s.Meta("name/", func(kv vault.KV) error {
+		if kv.Key != "name/2" || string(kv.Value) != "stays" {
+			t.Errorf("metadata %q %q", kv.Key, kv.Value)
+		}
+		return nil
+	}))
+	g := st.gens[0]
+	if len(g.macs) == 0 || len(g.unstable) == 0 {
+		t.Errorf("generation 1: %+v", g)
+	}
+	// What was sealed is recognised.
+	r.write(streamA, 1, 0, lines(genKey{streamA, 1}, 0, blockSize), true)
+	if n := r.s.Stats().Conflicts; n != 0 {
+		t.Errorf("%d conflicts", n)
+	}
+	r.must(r.s.EndGeneration(ctx, streamA, 1))
+	got := r.drain()
+	if text := got[genKey{streamB, 0}]; text != "the last of it\n" || len(got[genKey{streamA, 1}]) == 0 {
+		t.Errorf("sealed %v", got)
+	}
+	r.wall = r.wall.Add(52 * time.Hour) // what was written before was written 25 hours later
+	r.advance(2 * time.Minute)
+	r.due(true)
+	if r.s.table.stream(streamB) != nil {
+		t.Error("stream B, which is over, is still there")
+	}
 }
 
 // TestWorkedExample is the example of docs/FORMAT-spool.md.
