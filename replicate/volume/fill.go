@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -155,7 +156,11 @@ func (f *filler) plan(ctx context.Context) error {
 			return nil
 		}
 		for _, it := range list {
-			size += max(it.size, 0)
+			n, err := f.sizeOf(ctx, it)
+			if err != nil {
+				return err
+			}
+			size += n
 		}
 		if full = full || size > f.o.Room; full {
 			f.vol.Next = min(f.vol.Next, i)
@@ -170,6 +175,18 @@ func (f *filler) plan(ctx context.Context) error {
 	}
 	f.vol.Full = full
 	return err
+}
+
+// sizeOf is how much room an object takes. Of a record the source tells.
+func (f *filler) sizeOf(ctx context.Context, it item) (int64, error) {
+	if it.size >= 0 {
+		return it.size, nil
+	}
+	info, err := f.o.From.Stat(ctx, it.name)
+	if err != nil {
+		return 0, fmt.Errorf("source: %w", err)
+	}
+	return max(info.Size, 0), nil
 }
 
 // overhead bounds what a volume holds beside objects: the ledger twice its
@@ -190,8 +207,15 @@ func (f *filler) entries(ctx context.Context, fn func(int64, entry.Entry) error)
 	})
 }
 
-// objects writes what is planned and not there. What is there is hashed.
+// objects writes what is planned and not there. What is there is hashed. A volume
+// that was finished is not, from here on.
 func (f *filler) objects(ctx context.Context) error {
+	if err := f.o.FS.Remove(path.Join(f.o.Dir, sumsName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume: %w", err)
+	}
+	if err := f.o.FS.SyncDir(f.o.Dir); err != nil {
+		return fmt.Errorf("volume: %w", err)
+	}
 	marker, err := vault.ReadAll(ctx, f.o.From, vault.MarkerName, 4096)
 	if err != nil {
 		return err
@@ -209,7 +233,7 @@ func (f *filler) objects(ctx context.Context) error {
 }
 
 func (f *filler) object(ctx context.Context, it item) error {
-	limit := it.size
+	limit := min(it.size, objectLimit)
 	if limit < 0 {
 		limit = recordLimit
 	}

@@ -26,6 +26,8 @@
 // Before SHA256SUMS the volume is unfinished, and the next Fill with the same
 // directory goes on: what is there is read and hashed, not written again. Before
 // the catalogue the volume is finished and not known: Fill takes it up likewise.
+// A Fill that goes on with a finished volume removes SHA256SUMS first, so that it
+// never names files that were replaced since.
 package volume
 
 import (
@@ -35,6 +37,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -187,8 +190,11 @@ func (f *filler) checkHeader() error {
 	if err != nil {
 		return fmt.Errorf("volume: %w", err)
 	}
-	if first, _, _ := strings.Cut(string(data), "\n"); first != fmt.Sprintf("logvault-volume v%d", Version) {
-		return fmt.Errorf("%s: %q, expected version %d: %w", headerName, first, Version, vault.ErrNewer)
+	first, _, _ := strings.Cut(string(data), "\n")
+	if v, ok := strings.CutPrefix(first, "logvault-volume v"); ok {
+		if n, err := strconv.Atoi(v); err == nil && n > Version {
+			return fmt.Errorf("%s: %q, expected version %d: %w", headerName, first, Version, vault.ErrNewer)
+		}
 	}
 	if string(data) != f.header() {
 		return fmt.Errorf("%s: %w: it says %q, expected %q; mount an empty disk, or that one", f.o.Dir, ErrOtherVolume, data, f.header())

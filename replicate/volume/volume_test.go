@@ -13,6 +13,7 @@ import (
 	"logvault/fixtures/testvault"
 	"logvault/internal/vfs"
 	"logvault/ledger"
+	"logvault/ledger/entry"
 	"logvault/replicate/volume"
 	"logvault/vault"
 )
@@ -75,6 +76,23 @@ func (s *safe) names(n int) (names []string) {
 		s.Errorf("disk %d: the catalogue's copy of SHA256SUMS differs", n)
 	}
 	return names
+}
+
+// segment is the last segment entry of the ledger.
+func (s *safe) segment() (last *entry.Segment) {
+	s.Helper()
+	tree := s.w.Log.Tree()
+	err := tree.Entries(ctx, 0, tree.Size(), func(_ int64, data []byte) error {
+		e, err := entry.Decode(data)
+		if seg, ok := e.(*entry.Segment); ok {
+			last = seg
+		}
+		return err
+	})
+	if err != nil || last == nil {
+		s.Fatalf("no segment: %v", err)
+	}
+	return last
 }
 
 // objects are the segments and indexes of the vault.
