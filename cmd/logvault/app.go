@@ -34,13 +34,6 @@ type app struct {
 	getenv func(string) string
 }
 
-// usageError is a mistake in the command line: exit 2.
-type usageError struct{ text string }
-
-func (e *usageError) Error() string { return e.text }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
-
 // run runs one command line and returns its exit code. Messages are written here only.
 func (a *app) run(ctx context.Context, args []string) int {
 	err := a.cli().RunContext(ctx, args)
@@ -66,7 +59,6 @@ func (a *app) run(ctx context.Context, args []string) int {
 // prints help to standard output, never exits by itself, and repeated values
 // are repeated flags.
 func (a *app) cli() *cli.App {
-	onUsage := func(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
 	root := &cli.App{
 		Name:                      "logvault",
 		Usage:                     "append-only, encrypted archival of proxy logs for legal retention",
@@ -74,13 +66,16 @@ func (a *app) cli() *cli.App {
 		Description:               "Begin with `logvault demo`. Every command has --help with an example and its exit codes.\n\n" + allCodes(),
 		Writer:                    a.out,
 		ErrWriter:                 a.err,
-		Flags:                     commonFlags(),
+		Flags:                     append(commonFlags(), &cli.BoolFlag{Name: "version", Usage: "print the version"}),
 		HideHelpCommand:           true,
 		HideVersion:               true,
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              onUsage,
 		Action: func(c *cli.Context) error {
+			if c.Bool("version") {
+				return a.version(c)
+			}
 			if c.NArg() > 0 {
 				return usagef("unknown command %q", c.Args().First())
 			}
@@ -88,16 +83,17 @@ func (a *app) cli() *cli.App {
 		},
 	}
 	for _, cmd := range a.commands() {
-		root.Commands = append(root.Commands, strict(cmd, onUsage))
+		root.Commands = append(root.Commands, strict(cmd))
 	}
 	return root
 }
 
 // strict gives a command the common flags and refuses stray arguments: the
 // library stops reading flags at the first one and would ignore those after it.
-func strict(cmd *cli.Command, onUsage cli.OnUsageErrorFunc) *cli.Command {
+func strict(cmd *cli.Command) *cli.Command {
 	action := cmd.Action
 	cmd.Flags = append(cmd.Flags, commonFlags()...)
+	onlyOnce(cmd.Flags)
 	for _, f := range cmd.Flags {
 		if b, ok := f.(*cli.BoolFlag); ok {
 			b.DisableDefaultText = true
@@ -108,12 +104,12 @@ func strict(cmd *cli.Command, onUsage cli.OnUsageErrorFunc) *cli.Command {
 	cmd.UsageText = "logvault " + cmd.Name + " [FLAGS]"
 	cmd.Action = func(c *cli.Context) error {
 		if c.NArg() > 0 {
-			return usagef("%s: unexpected argument %q: values go with a flag, and what follows it was not read", cmd.Name, c.Args().First())
+			return of(c, usagef("%s: unexpected argument %q: values go with a flag, and what follows it was not read", cmd.Name, c.Args().First()))
 		}
 		if level := isSet(c, "config"); level != nil && len(level.StringSlice("config")) > 1 && cmd.Name != severalConfigs {
 			return usagef("%s: --config was given twice: only %s puts one question to several gateways", cmd.Name, severalConfigs)
 		}
-		return action(c)
+		return of(c, action(c))
 	}
 	return cmd
 }

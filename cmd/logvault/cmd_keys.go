@@ -28,8 +28,7 @@ func (a *app) keysCommand() *cli.Command {
 		Flags:  append(readFlags(), &cli.StringFlag{Name: "out", Usage: "new `FILE`"}),
 		Action: a.keysExport,
 	}
-	onUsage := func(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
-	export = strict(export, onUsage)
+	export = strict(export)
 	export.UsageText = "logvault keys export [FLAGS]"
 	return &cli.Command{
 		Name:            "keys",

@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -75,6 +77,9 @@ func (a *app) ls(c *cli.Context) error {
 	if err := p.flush(); err != nil {
 		return err
 	}
+	if source := c.String("source"); source != "" && !p.sources[source] && len(p.sources) > 0 {
+		a.talk(c, "nothing was ever sealed of source %q, but of %s", source, strings.Join(slices.Sorted(maps.Keys(p.sources)), ", "))
+	}
 	if unpinned {
 		return errUnpinned
 	}
@@ -120,6 +125,9 @@ func (a *app) lsOne(c *cli.Context, p *lister, g *copies, since, until time.Time
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		s, ok := e.(*entry.Segment)
+		if ok {
+			p.sources[string(s.Source)] = true
+		}
 		if !ok || c.IsSet("source") && string(s.Source) != c.String("source") ||
 			!since.IsZero() && s.LastReceived.Before(since) || !until.IsZero() && !s.FirstReceived.Before(until) {
 			return nil
@@ -140,6 +148,9 @@ type lister struct {
 	table  *tabwriter.Writer
 	quiet  bool
 	headed bool
+	// sources are those of which there is a segment, printed or not.
+	sources map[string]bool
+
 	n      int
 	lines  int64
 	raw    int64
@@ -147,7 +158,7 @@ type lister struct {
 }
 
 func (a *app) newLister(c *cli.Context) *lister {
-	p := &lister{quiet: flag(c, "quiet")}
+	p := &lister{quiet: flag(c, "quiet"), sources: map[string]bool{}}
 	if flag(c, "json") {
 		p.json = json.NewEncoder(a.out)
 	} else {
@@ -190,7 +201,7 @@ func (p *lister) flush() error {
 		return nil
 	}
 	if !p.quiet {
-		fmt.Fprintf(p.table, "%d segments, %d lines, %s raw, %s stored\n", p.n, p.lines, bytesText(p.raw), bytesText(p.stored)) // errors show at flush
+		fmt.Fprintf(p.table, "%s, %s, %s raw, %s stored\n", count(int64(p.n), "segment"), count(p.lines, "line"), bytesText(p.raw), bytesText(p.stored)) // errors show at flush
 	}
 	return p.table.Flush()
 }

@@ -109,13 +109,13 @@ func (a *app) printRecovered(c *cli.Context, file string, r gateway.RecoverResul
 		return a.printLast(c, lostBackup, r.Last)
 	}
 	if r.From == r.To {
-		fmt.Fprintf(a.out, "the state is not behind its vault: %d entries\n", r.To)
+		fmt.Fprintf(a.out, "the state is not behind its vault: %s\n", entries(r.To))
 	} else {
-		fmt.Fprintf(a.out, "took over %d entries from the vault: the ledger has %d\n", r.To-r.From, r.To)
-		a.talk(c, "%s of the spool were sealed already; %d files go on in a new generation", bytesText(r.Sealed), r.Files)
+		fmt.Fprintf(a.out, "took over %s from the vault: the ledger has %d\n", entries(r.To-r.From), r.To)
+		a.talk(c, "%s of the spool were sealed already; %s in a new generation from now on", bytesText(r.Sealed), count(int64(r.Files), "file"))
 	}
 	if r.Orphans > 0 {
-		a.talk(c, "%d objects that no entry names were recorded as orphans", r.Orphans)
+		a.talk(c, "recorded as orphans, since no entry names them: %s", count(int64(r.Orphans), "object"))
 	}
 	if n := r.Rotation; n != nil {
 		a.talk(c, "The ledger has a new key from entry %d on: %s\nEach replica refuses it until a person types this hash there:\n  logvault replicate --accept-rotation %s --from … --to …", n.Index, n.New, n.Hash)

@@ -214,8 +214,8 @@ func (a *app) printPass(c *cli.Context, sum replicate.Summary) error {
 			"bytes": sum.Bytes, "present": sum.Present, "missing": sum.Missing, "due": sum.Due, "unrecorded": sum.Unrecorded, "rejected": sum.Rejected, "cosigned": sum.Cosigned,
 			"immutability": sum.Immutability})
 	}
-	_, err := fmt.Fprintf(a.out, "replicated %d objects (%s), %d were there; the copy holds the ledger's %d entries in full; immutability: %s\n",
-		sum.Copied, bytesText(sum.Bytes), sum.Present, sum.Size, sum.Immutability)
+	_, err := fmt.Fprintf(a.out, "replicated %s (%s), %d were there; the copy holds the ledger's %s in full; immutability: %s\n",
+		count(sum.Copied, "object"), bytesText(sum.Bytes), sum.Present, entries(sum.Size), sum.Immutability)
 	return err
 }
 
@@ -259,7 +259,7 @@ func (a *app) protectCopy(c *cli.Context) error {
 	if flag(c, "json") {
 		err = json.NewEncoder(a.out).Encode(map[string]any{"message_type": "protected", "ledger_size": sum.Size, "objects": sum.Objects, "fresh": sum.Fresh, "immutability": sum.Level})
 	} else {
-		_, err = fmt.Fprintf(a.out, "protected %d objects, %d of them new; immutability: %s\n", sum.Objects, sum.Fresh, sum.Level)
+		_, err = fmt.Fprintf(a.out, "protected %s, %d of them new; immutability: %s\n", count(sum.Objects, "object"), sum.Fresh, sum.Level)
 	}
 	if err == nil && sum.Level.Weaker(vault.LevelFlag) {
 		err = &codedError{codeFailure, "run it as root, on a file system that knows the flag: ext4, xfs or btrfs", fmt.Errorf("the immutable flag was not reached: %s", sum.Level)}

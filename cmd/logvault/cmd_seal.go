@@ -35,7 +35,7 @@ func (a *app) seal(c *cli.Context) (err error) {
 			gateway.SealResult
 		}{"sealed", res})
 	}
-	_, err = fmt.Fprintf(a.out, "sealed %s, %s of lines in %s; the ledger has %d entries\n", count(int64(res.Segments), "segment"), bytesText(res.Raw), bytesText(res.Stored), res.Size)
+	_, err = fmt.Fprintf(a.out, "sealed %s, %s of lines in %s; the ledger has %s\n", count(int64(res.Segments), "segment"), bytesText(res.Raw), bytesText(res.Stored), entries(res.Size))
 	return err
 }
 

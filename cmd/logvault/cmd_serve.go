@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -34,6 +36,9 @@ func (a *app) serve(c *cli.Context) error {
 	env := a.env(a.logger(c))
 	env.Background = background
 	site, err := gateway.OpenIntake(c.Context, env, cfg)
+	if c.Context.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // stopped while the spool was replayed: as good a moment as any later one
+	}
 	if err != nil {
 		return err
 	}

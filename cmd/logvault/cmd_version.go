@@ -14,18 +14,21 @@ func (a *app) versionCommand() *cli.Command {
 		Name:        "version",
 		Usage:       "print the version",
 		Description: describe("Prints the version of the program and of the formats that it writes.", "logvault version"),
-		Action: func(c *cli.Context) error {
-			v := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				v = info.Main.Version
-			}
-			if flag(c, "json") {
-				return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "version", "version": v, "format": 1})
-			}
-			_, err := fmt.Fprintf(a.out, "logvault %s, format 1\n", v)
-			return err
-		},
+		Action:      a.version,
 	}
+}
+
+// version is also what --version does.
+func (a *app) version(c *cli.Context) error {
+	v := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v = info.Main.Version
+	}
+	if flag(c, "json") {
+		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "version", "version": v, "format": 1})
+	}
+	_, err := fmt.Fprintf(a.out, "logvault %s, format 1\n", v)
+	return err
 }
 
 func (a *app) completionCommand() *cli.Command {

@@ -63,7 +63,7 @@ func (a *app) volumes(c *cli.Context) error {
 	if err := a.printVolume(c, res); err != nil || res.Left == 0 {
 		return err
 	}
-	return &codedError{codePartial, "mount an empty disk at --to and run the command again", fmt.Errorf("volume %d is full; %d objects need another volume", res.Volume.Number, res.Left)}
+	return &codedError{codePartial, "mount an empty disk at --to and run the command again", fmt.Errorf("volume %d is full; what is left needs another: %s", res.Volume.Number, count(res.Left, "object"))}
 }
 
 // volumeTrust is the trust file that the first volume pinned, or that --trust names.
@@ -102,7 +102,7 @@ func (a *app) printVolume(c *cli.Context, res volume.Result) error {
 		}{"volume", res.Volume, res.Copied, res.Left})
 	}
 	v := res.Volume
-	_, err := fmt.Fprintf(a.out, "volume %d holds %d objects (%s) of the entries %d to %d, %d of them new; SHA256SUMS has SHA-256 %s\n",
-		v.Number, v.Objects, bytesText(v.Bytes), v.First, v.Next-1, res.Copied, v.Sums)
+	_, err := fmt.Fprintf(a.out, "volume %d holds %s (%s) of the entries %d to %d, %d of them new; SHA256SUMS has SHA-256 %s\n",
+		v.Number, count(v.Objects, "object"), bytesText(v.Bytes), v.First, v.Next-1, res.Copied, v.Sums)
 	return err
 }

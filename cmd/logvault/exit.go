@@ -197,8 +197,8 @@ func hint(err error) string {
 	if e, ok := errors.AsType[*gateway.RemoteError](err); ok {
 		return e.Hint
 	}
-	if _, ok := errors.AsType[*usageError](err); ok {
-		return "`logvault COMMAND --help` shows the flags and an example"
+	if e, ok := errors.AsType[*usageError](err); ok {
+		return e.hint()
 	}
 	if _, ok := errors.AsType[*gateway.UnknownSourceError](err); ok {
 		return "add a [[source]] to the configuration, then reload serve with SIGHUP"

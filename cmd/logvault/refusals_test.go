@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,10 @@ func (p *primary) replicate(code int, args ...string) {
 	p.now = p.now.Add(time.Second)
 	a := &app{in: strings.NewReader(""), out: &p.out, err: &p.errs, fs: p.Disk, random: rand.Reader, now: func() time.Time { return p.now }, boot: vfs.Boottime,
 		getenv: func(string) string { return "" }}
-	if got := a.run(context.Background(), append([]string{"logvault", "replicate", "--from", "/vault", "--to", "/copy", "--attempts", "1"}, args...)); got != code {
+	if !slices.Contains(args, "--to") {
+		args = append(args, "--to", "/copy")
+	}
+	if got := a.run(context.Background(), append([]string{"logvault", "replicate", "--from", "/vault", "--attempts", "1"}, args...)); got != code {
 		p.Fatalf("exit %d, expected %d: %s%s", got, code, p.out.String(), p.errs.String())
 	}
 }
