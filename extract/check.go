@@ -223,7 +223,16 @@ func (c *checker) path(name string) string { return filepath.Join(c.dir, filepat
 // openFile opens a file of the bundle.
 func (c *checker) openFile(name string) (vfs.File, error) { return c.fs.Open(c.path(name)) }
 
-// small reads a small file of the bundle.
-func (c *checker) small(name string, limit int64) ([]byte, error) {
-	return vfs.ReadFile(c.fs, c.path(name), limit)
+// small reads a small file of the bundle. One past the limit is a finding.
+func (c *checker) small(name string, limit int64) (data []byte, ok bool, err error) {
+	info, err := c.fs.Stat(c.path(name))
+	if err != nil {
+		return nil, false, err
+	}
+	if info.Size() > limit {
+		c.differ(CodeMalformed, name, "bytes", fmt.Sprint("at most ", limit), info.Size())
+		return nil, false, nil
+	}
+	data, err = vfs.ReadFile(c.fs, c.path(name), limit)
+	return data, err == nil, err
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"logvault/vault"
@@ -49,8 +48,8 @@ func (c *checker) checkFiles() (version int, err error) {
 		c.find(CodeMissing, sumsName, "no such file: not a bundle, or one that was never completed")
 		return 0, nil
 	}
-	text, err := c.small(sumsName, maxSums)
-	if err != nil {
+	text, ok, err := c.small(sumsName, maxSums)
+	if err != nil || !ok {
 		return 0, err
 	}
 	if err := c.parseSums(text); err != nil {
@@ -86,9 +85,8 @@ func (c *checker) version(l *listing) (int, error) {
 		return 0, fmt.Errorf("reading %s: %w", manifestName, err)
 	}
 	rest, ok := bytes.CutPrefix(start[:n], []byte(manifestMagic))
-	digits := rest[:len(rest)-len(bytes.TrimLeft(rest, "0123456789"))]
-	version, err := strconv.Atoi(string(digits))
-	if !ok || err != nil || version < Version {
+	version, _, known := cutVersion(rest)
+	if !ok || !known {
 		return Version, nil // its reader says what is wrong with it
 	}
 	if version <= JointVersion {

@@ -12,8 +12,8 @@ import (
 // checkJoint checks a bundle with parts, each against the ledger that it is
 // from. The files of the whole are checked.
 func (c *checker) checkJoint() (Report, error) {
-	text, err := c.small(manifestName, maxSmall)
-	if err != nil {
+	text, ok, err := c.small(manifestName, maxSmall)
+	if err != nil || !ok {
 		return Report{}, err
 	}
 	m, err := parseJoint(text)

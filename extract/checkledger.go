@@ -24,8 +24,8 @@ type provenEntry struct {
 // checkCheckpoint checks the signed head against the pinned keys, of which one
 // must fit it.
 func (c *checker) checkCheckpoint() (bool, error) {
-	raw, err := c.small(checkpointName, maxSmall)
-	if err != nil {
+	raw, ok, err := c.small(checkpointName, maxSmall)
+	if err != nil || !ok {
 		return false, err
 	}
 	var reasons []error

@@ -83,12 +83,12 @@ var errStop = errors.New("stopped")
 
 // checkRequest checks that the request is the one that the ledger recorded.
 func (p *payload) checkRequest() (bool, error) {
-	body, err := p.small(requestName, maxSmall)
-	if err != nil {
+	body, ok, err := p.small(requestName, maxSmall)
+	if err != nil || !ok {
 		return false, err
 	}
-	salt, err := p.small(saltName, maxSmall)
-	if err != nil {
+	salt, ok, err := p.small(saltName, maxSmall)
+	if err != nil || !ok {
 		return false, err
 	}
 	if len(salt) != commitSalt {

@@ -267,7 +267,9 @@ func TestJointForged(t *testing.T) {
 			p.overwrite("/answer/"+manifestName, append(text, '\n'))
 		}
 	}
-	write := func(name, data string) func(*pair) { return func(p *pair) { p.overwrite("/answer/"+name, []byte(data)) } }
+	write := func(name, data string) func(*pair) {
+		return func(p *pair) { p.overwrite("/answer/"+name, []byte(data)) }
+	}
 	for name, c := range map[string]struct {
 		change func(*pair)
 		code   string

@@ -263,7 +263,7 @@ func decodeJSON[T any](data []byte) (v T, err error) {
 // what manifestWriter writes.
 func readManifest(r io.Reader, onHead func(head) error, each func(*segmentRecord) error) (tail, error) {
 	br := bufio.NewReader(r)
-	first, err := readRecord(br)
+	first, err := readRecord(br, maxRecord)
 	if err != nil {
 		return tail{}, fmt.Errorf("manifest head: %w", err)
 	}
@@ -276,7 +276,7 @@ func readManifest(r io.Reader, onHead func(head) error, each func(*segmentRecord
 	}
 	more := false // whether a comma promised another segment
 	for n := 0; ; n++ {
-		line, err := readRecord(br)
+		line, err := readRecord(br, maxRecord)
 		if err != nil {
 			return tail{}, fmt.Errorf("manifest record %d: %w", n, err)
 		}
@@ -300,17 +300,17 @@ func readManifest(r io.Reader, onHead func(head) error, each func(*segmentRecord
 	}
 }
 
-// readRecord reads one line of bounded length, without its LF.
-func readRecord(br *bufio.Reader) ([]byte, error) {
+// readRecord reads one line of at most limit bytes, without its LF.
+func readRecord(br *bufio.Reader, limit int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := br.ReadSlice('\n')
 		line = append(line, part...)
 		switch {
+		case len(line) > limit+1, err != nil && len(line) > limit:
+			return nil, fmt.Errorf("longer than %d bytes", limit)
 		case err == nil:
 			return line[:len(line)-1], nil
-		case len(line) > maxRecord:
-			return nil, fmt.Errorf("longer than %d bytes", maxRecord)
 		case errors.Is(err, io.EOF):
 			return nil, io.ErrUnexpectedEOF
 		case !errors.Is(err, bufio.ErrBufferFull):
@@ -324,14 +324,14 @@ func parseHead(line []byte) (head, error) {
 	if !ok {
 		return head{}, fmt.Errorf("manifest head: %q, expected %q", clip(line), manifestMagic)
 	}
-	digits := rest[:len(rest)-len(bytes.TrimLeft(rest, "0123456789"))]
-	if string(digits) != strconv.Itoa(Version) {
-		if len(digits) == 0 {
-			return head{}, errors.New("manifest head: no version")
-		}
-		return head{}, fmt.Errorf("manifest version %s, expected %d: %w", clip(digits), Version, vault.ErrNewer)
+	version, rest, ok := cutVersion(rest)
+	if !ok {
+		return head{}, fmt.Errorf("manifest head: no version in %q", clip(line))
 	}
-	rest, ok = bytes.CutPrefix(rest[len(digits):], []byte(manifestHead))
+	if version != Version {
+		return head{}, fmt.Errorf("manifest version %d, expected %d: %w", version, Version, vault.ErrNewer)
+	}
+	rest, ok = bytes.CutPrefix(rest, []byte(manifestHead))
 	if ok {
 		rest, ok = bytes.CutSuffix(rest, []byte(manifestSearch))
 	}
@@ -343,6 +343,18 @@ func parseHead(line []byte) (head, error) {
 		return head{}, fmt.Errorf("manifest head: %w", err)
 	}
 	return h, nil
+}
+
+// cutVersion cuts the version off what follows manifestMagic: a number from 1, in
+// at most six digits.
+func cutVersion(b []byte) (version int, rest []byte, ok bool) {
+	rest = bytes.TrimLeft(b, "0123456789")
+	digits := b[:len(b)-len(rest)]
+	if len(digits) == 0 || len(digits) > 6 || digits[0] == '0' {
+		return 0, nil, false
+	}
+	version, err := strconv.Atoi(string(digits))
+	return version, rest, err == nil
 }
 
 func parseTail(rest []byte, br *bufio.Reader) (tail, error) {

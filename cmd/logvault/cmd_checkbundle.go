@@ -69,7 +69,7 @@ func (a *app) printReportJSON(rep extract.Report) error {
 	if len(rep.Parts) > 1 {
 		for _, p := range rep.Parts {
 			if err := enc.Encode(map[string]any{"message_type": "part_checked", "folder": p.Folder, "origin": p.Origin, "ledger_size": p.Size, "request_entry": p.Request,
-				"lines": p.Lines, "segments": p.Searched, "payload": p.Payload.String()}); err != nil {
+				"lines": p.Lines, "segments": p.Searched, "payload": p.Payload.String(), "commit": p.Commit.String()}); err != nil {
 				return err
 			}
 		}
@@ -78,22 +78,24 @@ func (a *app) printReportJSON(rep extract.Report) error {
 		"payload": rep.Payload.String(), "findings": findingTexts(rep)}
 	if len(rep.Parts) == 1 {
 		p := rep.Parts[0]
-		fields["origin"], fields["ledger_size"], fields["request_entry"] = p.Origin, p.Size, p.Request
+		fields["origin"], fields["ledger_size"], fields["request_entry"], fields["commit"] = p.Origin, p.Size, p.Request, p.Commit.String()
 	}
 	return enc.Encode(fields)
 }
 
+// printVerdict also prints what a bundle cannot prove by itself: a line that was
+// left out on the way shows only in the ledger.
 func (a *app) printVerdict(rep extract.Report) error {
-	where := []string{}
+	if !rep.OK() {
+		_, err := fmt.Fprintln(a.out, "FAILED: the bundle proves nothing")
+		return err
+	}
+	var where []string
 	for _, p := range rep.Parts {
 		where = append(where, fmt.Sprintf("%s at size %d", p.Origin, p.Size))
+		fmt.Fprintf(a.out, "to compare: the disclosure of request %d in %s must hold the commit %s\n", p.Request, p.Origin, p.Commit) // a broken pipe shows below
 	}
-	var err error
-	if rep.OK() {
-		_, err = fmt.Fprintf(a.out, "PASSED: %d lines, each proven to stand in the ledger %s\n", rep.Lines, strings.Join(where, " or "))
-	} else {
-		_, err = fmt.Fprintln(a.out, "FAILED: the bundle proves nothing")
-	}
+	_, err := fmt.Fprintf(a.out, "PASSED: %d lines, each proven to stand in the ledger %s\n", rep.Lines, strings.Join(where, " or "))
 	return err
 }
 
