@@ -28,6 +28,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"logvault/internal/vfs"
@@ -152,8 +153,11 @@ type parsed struct {
 }
 
 func parse(place string) (*parsed, error) {
-	if !IsURL(place) {
-		return &parsed{dir: strings.TrimPrefix(place, "file://")}, nil
+	if place == "" {
+		return nil, &Error{place, "no place is given, expected a path or a URL"}
+	}
+	if !strings.Contains(place, "://") {
+		return &parsed{dir: place}, nil
 	}
 	u, err := url.Parse(place)
 	if err != nil {
@@ -174,6 +178,8 @@ func parse(place string) (*parsed, error) {
 	var p *parsed
 	var allowed, detail string
 	switch u.Scheme {
+	case "file":
+		p, detail = parseFile(u)
 	case "sftp":
 		p, detail = parseSFTP(u, q)
 		allowed = "known_hosts key"
@@ -197,12 +203,37 @@ func parse(place string) (*parsed, error) {
 	return p, nil
 }
 
+// parseFile keeps file://nas/vault, where file:///nas/vault was meant, from being a
+// directory beside the one that the program was started in.
+func parseFile(u *url.URL) (_ *parsed, detail string) {
+	switch {
+	case u.Host != "" || u.User != nil || u.RawQuery != "" || !path.IsAbs(u.Path):
+		return nil, "expected file:///PATH; another machine's files are reached by a mount or sftp://"
+	case strings.ContainsRune(u.Path, 0):
+		return nil, "the path holds a NUL"
+	}
+	return &parsed{dir: u.Path}, ""
+}
+
+// badPort tells what is wrong with the port of a URL, if it has one.
+func badPort(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Sprintf("port %s: expected 1 to 65535", port)
+		}
+	}
+	return ""
+}
+
 func parseSFTP(u *url.URL, q url.Values) (_ *parsed, detail string) {
 	port := u.Port()
 	if port == "" {
 		port = "22"
 	}
 	root := path.Clean(u.Path)
+	if detail := badPort(u); detail != "" {
+		return nil, detail
+	}
 	switch {
 	case u.User.Username() == "" || u.Hostname() == "":
 		return nil, "expected sftp://USER@HOST/PATH"
@@ -224,6 +255,9 @@ func parseSFTP(u *url.URL, q url.Values) (_ *parsed, detail string) {
 func parseS3(u *url.URL, q url.Values) (_ *parsed, detail string) {
 	bucket, prefix, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 	prefix = strings.TrimSuffix(prefix, "/")
+	if detail := badPort(u); detail != "" {
+		return nil, detail
+	}
 	switch {
 	case u.User != nil:
 		return nil, "holds a user; access keys come from the environment or ~/.aws/credentials"
