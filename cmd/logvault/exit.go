@@ -97,6 +97,7 @@ type outcome struct {
 var outcomes = []outcome{
 	{context.Canceled, codeInterrupted, ""},
 	{gateway.ErrStopping, codePartial, "run the command again; what was received is safe in the spool"},
+	{gateway.ErrOtherVersion, codeFailure, "restart `serve`: an upgrade counts from its next start"},
 	// Before the causes that it wraps (EIO, a full disk): the process must be restarted, not the command repeated.
 	{ingest.ErrSyncFailed, codeFailure, "the spool disk failed; what was not acknowledged is sent again by the clients after a restart"},
 	{vfs.ErrLocked, codeLocked, "another logvault command works on this state; wait for it or look with `ps`"},

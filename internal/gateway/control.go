@@ -37,6 +37,9 @@ func (e *RemoteError) Error() string { return e.Message }
 // ErrStopping says that `serve` was stopped while it carried out a command.
 var ErrStopping = errors.New("serve was stopped before it was done")
 
+// ErrOtherVersion says that the `serve` that runs does not know a command.
+var ErrOtherVersion = errors.New("serve does not know this command: it is another version of logvault")
+
 // Judge tells the exit code of an error and what a person may try; the command
 // line hands its own in, so that there is one table.
 type Judge func(error) (code int, hint string)
@@ -267,21 +270,44 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader, 
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
+	if err != nil && hungUp(err) {
+		return fmt.Errorf("asking serve: %w: %w", ErrStopping, err)
+	}
 	if err != nil {
 		return fmt.Errorf("asking serve: %w", err)
 	}
 	defer resp.Body.Close() // read-only
 	if resp.StatusCode != http.StatusOK {
-		remote := &RemoteError{Code: 1}
-		if err := json.NewDecoder(resp.Body).Decode(remote); err != nil {
-			return fmt.Errorf("asking serve: HTTP status %s", resp.Status)
-		}
-		return remote
+		return refusal(resp)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	err = json.NewDecoder(resp.Body).Decode(out)
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
+		return fmt.Errorf("asking serve: %w: the answer breaks off", ErrStopping)
+	case err != nil:
 		return fmt.Errorf("asking serve: %w", err)
 	}
 	return nil
+}
+
+// hungUp tells whether an error says that `serve` went away before it answered,
+// as after a kill. The body of a damaged file ends with io.ErrUnexpectedEOF, which
+// is another.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EPIPE)
+}
+
+// refusal is the error of an answer that is not a result.
+func refusal(resp *http.Response) error {
+	remote := new(RemoteError)
+	err := json.NewDecoder(io.LimitReader(resp.Body, recordLimit)).Decode(remote)
+	switch {
+	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed:
+		return ErrOtherVersion
+	case err != nil || remote.Code == 0: // 0 would be taken for success
+		return fmt.Errorf("asking serve: HTTP status %s", resp.Status)
+	}
+	return remote
 }
 
 func (c *client) Seal(ctx context.Context) (r SealResult, err error) {

@@ -91,7 +91,11 @@ func testJudge(err error) (int, string) {
 // returns when all calls have ended.
 func serveFake(t *testing.T, f Service) (c *client, stop func()) {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
+	return serveFakeAt(t, filepath.Join(t.TempDir(), "s"), f)
+}
+
+func serveFakeAt(t *testing.T, socket string, f Service) (c *client, stop func()) {
+	t.Helper()
 	l, err := listenControl(socket)
 	if err != nil {
 		t.Fatal(err)
@@ -182,8 +186,11 @@ func TestControlBadRequests(t *testing.T) {
 		{"POST", "ingest?source=a&name=00&stream=zz", "", "stream"},
 		{"POST", "ingest?source=a/b&name=00&stream=" + vault.StreamID{1}.String(), "", "source"},
 		{"POST", "ingest?source=a&name=00&recorded=x&stream=" + vault.StreamID{1}.String(), "", "import date"},
-		{"GET", "seal", "", "405"},
-		{"POST", "nosuch", "", "404"},
+		{"GET", "seal", "", ErrOtherVersion.Error()},
+		{"POST", "nosuch", "", ErrOtherVersion.Error()},
+		{"GET", "imports?source=a&head=short", "", "hash"},
+		{"POST", "ingest?source=a&name=00&stream=" + vault.StreamID{1}.String(), "", "compared with"},
+		{"POST", "ingest?%zz", "", ""},
 	} {
 		err := c.call(ctx, r.method, r.path, strings.NewReader(r.body), &out)
 		if err == nil || !strings.Contains(err.Error(), r.want) {
