@@ -84,7 +84,8 @@ func (f *filter) textual() bool {
 func (f *filter) judge(s *entry.Segment, format logfmt.Format, line []byte) judged {
 	var j judged
 	content := trimEnd(line)
-	if j.parsed = logfmt.Parse(format, content, &j.fields) && j.fields.HasTime; !j.parsed {
+	// The whole line, as the sealer parses it: a line end is taken off once.
+	if j.parsed = logfmt.Parse(format, line, &j.fields) && j.fields.HasTime; !j.parsed {
 		j.fields = logfmt.Fields{}
 	}
 	switch {
