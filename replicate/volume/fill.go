@@ -352,6 +352,10 @@ func (f *filler) finish(ctx context.Context) error {
 	if _, err := f.store.Sweep(ctx); err != nil {
 		return fmt.Errorf("volume: %w", err)
 	}
+	// A disk that went away left a directory that takes files as well.
+	if _, err := f.o.FS.Stat(path.Join(f.o.Dir, headerName)); err != nil {
+		return fmt.Errorf("%s: %w: it is not mounted any more: %w", f.o.Dir, ErrOtherVolume, err)
+	}
 	var b strings.Builder
 	names := make([]string, 0, len(f.sums))
 	for name := range f.sums {

@@ -219,6 +219,52 @@ func TestGoOnCrash(t *testing.T) {
 	}
 }
 
+// TestDiskPulledOut: when the disk goes away in the middle, the directory that it
+// was mounted on must not pass for it.
+func TestDiskPulledOut(t *testing.T) {
+	s := newSafe(t, 2)
+	s.room = 16 << 20
+	segments := 0
+	_, err := s.fill(1, func(o *volume.Options) {
+		o.FS = vfs.NewFault(s.disk, func(op vfs.Op, name string) error {
+			if op != vfs.OpCreate || !strings.Contains(name, "/segments/") {
+				return nil
+			}
+			if segments++; segments == 2 {
+				s.empty("/disk1")
+			}
+			return nil
+		})
+	})
+	if segments < 2 || err == nil {
+		t.Fatalf("%d segments, error %v", segments, err)
+	}
+	if _, err := vfs.ReadFile(s.disk, "/disk1/SHA256SUMS", 1<<20); err == nil {
+		t.Error("the mount point is called a finished volume")
+	}
+	if cat, err := volume.Load(s.disk, "/state/volumes.json"); err != nil || len(cat.Volumes) != 0 {
+		t.Errorf("the catalogue has %+v, %v", cat, err)
+	}
+}
+
+// empty removes all files below a directory, and all directories.
+func (s *safe) empty(dir string) {
+	s.Helper()
+	list, err := s.disk.ReadDir(dir)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, e := range list {
+		name := dir + "/" + e.Name()
+		if e.IsDir() {
+			s.empty(name)
+		}
+		if err := s.disk.Remove(name); err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
 // TestRottenVolume: what is on the volume already is read, and rot is told.
 func TestRottenVolume(t *testing.T) {
 	for _, part := range []string{".gz.pgp", ".idx.pgp", "VAULT", "ledger/checkpoints/"} {
