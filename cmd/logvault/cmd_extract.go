@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -154,12 +155,14 @@ func (a *app) loadRequest(file string) (*extract.Request, error) {
 	if err != nil {
 		return nil, &codedError{codeUsage, "`logvault extract --new > request.toml` makes one to fill in", fmt.Errorf("reading the request: %w", err)}
 	}
+	const explained = "`logvault extract --new` explains each key"
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors begin a text file with it
 	req := new(extract.Request)
 	if err := config.DecodeStrict(file, data, req); err != nil {
-		return nil, err
+		return nil, &codedError{codeUsage, explained, err}
 	}
 	if err := req.Validate(); err != nil {
-		return nil, &codedError{codeUsage, "`logvault extract --new` explains each key", fmt.Errorf("%s: %w", file, err)}
+		return nil, &codedError{codeUsage, explained, fmt.Errorf("%s: %w", file, err)}
 	}
 	return req, nil
 }
