@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 
 	"logvault/retention/policy"
 	"logvault/seal/segment"
@@ -12,11 +13,11 @@ import (
 
 // Pieces pass through three stages: fetch finds the key and reads the bytes,
 // begin encodes, and the round then stores and commits. While a piece is
-// stored, which is mostly waiting for disks, the next is encoded and the one
-// after that is read, so that the cores are busy all the time. The first two
-// stages write nothing (but a new period key), and what they did is checked
-// again when the piece is due, and dropped if it no longer fits.
-
+// stored and committed, which is mostly waiting for disks, the next is encoded,
+// and where one stream alone is busy, the one after it is read and encoded as
+// soon as the encoder is free, so that slow disks seldom let the cores idle. The
+// first two stages write nothing (but a new period key), and what they did is
+// checked again when the piece is due, and dropped if it no longer fits.
 //
 // Text that hardly compresses is no log. Its objects are as large as its bytes,
 // and nothing is done ahead beside it, so that memory has a bound that is not
@@ -72,9 +73,14 @@ func (r *round) findKey(ctx context.Context, w *work) (err error) {
 	return err
 }
 
-// begin starts to encode fetched work, in a goroutine that only computes and
-// that Step joins before it returns. The encoder is in use until then.
-func (r *round) begin(ctx context.Context, w *work) *work {
+// errNotBegun says that work ahead was dropped before it was begun.
+var errNotBegun = errors.New("not begun beside the piece before it")
+
+// begin starts to encode fetched work, once the work before it, if any, is done:
+// there is one encoder. It does so in a goroutine that only computes, and that
+// take or Rest joins: it may go on between two calls of Step, so that the cores
+// do not wait for what the caller and the source do meanwhile.
+func (r *round) begin(ctx context.Context, w, before *work) *work {
 	w.done = make(chan struct{})
 	if w.err != nil || w.piece.Kind == vault.PieceHole {
 		close(w.done)
@@ -83,6 +89,12 @@ func (r *round) begin(ctx context.Context, w *work) *work {
 	p, raw := w.piece, r.raw[w.slot]
 	go func() {
 		defer close(w.done)
+		if before != nil {
+			if <-before.done; before.err != nil || before.bulky() {
+				w.err = errNotBegun
+				return
+			}
+		}
 		meta := segment.Meta{Name: p.Name, Source: p.Source, Stream: p.Stream, Gen: p.Gen, Offset: p.Offset}
 		var err error
 		if w.enc, err = r.Encoder.Encode(ctx, raw, meta, w.key.public); err != nil {
@@ -95,16 +107,30 @@ func (r *round) begin(ctx context.Context, w *work) *work {
 // take returns the encoded work on p: what was begun ahead, or what is begun now.
 func (r *round) take(ctx context.Context, p vault.Piece) *work {
 	w := r.ahead
-	r.ahead = nil
 	if w != nil {
 		<-w.done
 	}
 	if w == nil || !r.fits(ctx, w, p) {
-		w, r.after = r.begin(ctx, r.fetch(ctx, p)), nil
+		r.drop()
+		w = r.begin(ctx, r.fetch(ctx, p), nil)
 		<-w.done
 	}
+	r.ahead, r.after = r.after, nil
 	w.piece = p
 	return w
+}
+
+// drop waits for what was begun ahead and forgets it.
+func (s *Sealer) drop() {
+	for _, w := range []*work{s.ahead, s.after} {
+		if w == nil {
+			continue
+		}
+		if <-w.done; w.enc != nil {
+			s.Encoder.Recycle(w.enc)
+		}
+	}
+	s.ahead, s.after = nil, nil
 }
 
 // fits reports whether work that was done ahead is what p needs now. The bytes
@@ -123,33 +149,58 @@ func (r *round) fits(ctx context.Context, w *work, p vault.Piece) bool {
 	return now.id == w.id && now.key.index == w.key.index
 }
 
+// beginNext begins p, unless that is what was begun ahead already.
+func (r *round) beginNext(ctx context.Context, p vault.Piece) {
+	if w := r.ahead; w != nil {
+		if w.follows(p.Stream, p.Gen, p.Offset) {
+			return
+		}
+		r.drop()
+	}
+	r.ahead = r.begin(ctx, r.fetch(ctx, p), nil)
+}
+
 // beginAfter begins the piece after p in its stream, if it is known already.
 // What fails here fails again, and is reported, in that piece's turn.
 func (r *round) beginAfter(ctx context.Context, p vault.Piece, o vault.DueOptions) {
-	w := r.after
-	r.after = nil
-	if w == nil || w.piece.Stream != p.Stream || w.piece.Gen != p.Gen || w.piece.Offset != p.Offset+p.Span {
-		next, err := r.Source.After(ctx, p, o)
-		if err != nil || next == nil {
+	if w := r.ahead; w != nil {
+		if w.follows(p.Stream, p.Gen, p.Offset+p.Span) {
 			return
 		}
-		w = r.fetch(ctx, *next)
+		r.drop()
 	}
-	r.ahead = r.begin(ctx, w)
+	if next, err := r.Source.After(ctx, p, o); err == nil && next != nil {
+		r.ahead = r.begin(ctx, r.fetch(ctx, *next), nil)
+	}
 }
 
-// join ends a round: while the last piece begun is being encoded, the one after
-// it is read. Both are kept for the next round, if they can be used.
-func (r *round) join(ctx context.Context, o vault.DueOptions) {
-	if r.ahead == nil {
+// follows reports whether the work is on the piece that begins at this place.
+func (w *work) follows(id vault.StreamID, gen, off int64) bool {
+	return w.piece.Stream == id && w.piece.Gen == gen && w.piece.Offset == off
+}
+
+// beginSecond begins the piece after the one that was begun ahead. It is for the
+// end of a round of one stream, which will be alone in the next one too, and for
+// when the source was told of the piece before: it knows one piece ahead of that.
+func (r *round) beginSecond(ctx context.Context, o vault.DueOptions) {
+	if r.ahead == nil || r.after != nil {
 		return
 	}
 	if next, err := r.Source.After(ctx, r.ahead.piece, o); err == nil && next != nil {
-		if w := r.fetch(ctx, *next); w.err == nil {
-			r.after = w
-		}
+		r.after = r.begin(ctx, r.fetch(ctx, *next), r.ahead)
 	}
-	if <-r.ahead.done; r.ahead.err != nil {
-		r.ahead, r.after = nil, nil
+}
+
+// turnFirst moves the piece that was begun ahead to the front: another one in
+// its place would cost the work.
+func (r *round) turnFirst(pieces []vault.Piece) {
+	if r.ahead == nil {
+		return
+	}
+	i := slices.IndexFunc(pieces, func(p vault.Piece) bool { return r.ahead.follows(p.Stream, p.Gen, p.Offset) })
+	if i > 0 {
+		p := pieces[i]
+		copy(pieces[1:], pieces[:i])
+		pieces[0] = p
 	}
 }

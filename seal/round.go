@@ -76,20 +76,21 @@ func (r *round) seal(ctx context.Context, all bool) error {
 	if err != nil {
 		return fmt.Errorf("asking what is due: %w", err)
 	}
-	defer r.join(ctx, o)
 	pieces := slices.DeleteFunc(slices.Concat(again, due), func(p vault.Piece) bool {
 		dealt := r.taken[p.Stream]
 		r.taken[p.Stream] = true
 		return dealt
 	})
+	r.turnFirst(pieces)
 	for i, p := range pieces {
 		w := r.take(ctx, p)
 		switch {
 		case w.err != nil: // it may end the round
 		case w.bulky():
-			r.raw[1-w.slot] = nil // nothing is done ahead: one buffer will do
+			r.drop() // nothing is done ahead: one buffer will do
+			r.raw[1-w.slot] = nil
 		case i+1 < len(pieces):
-			r.ahead = r.begin(ctx, r.fetch(ctx, pieces[i+1]))
+			r.beginNext(ctx, pieces[i+1])
 		default:
 			r.beginAfter(ctx, p, o)
 		}
@@ -107,7 +108,10 @@ func (r *round) seal(ctx context.Context, all bool) error {
 		}
 	}
 	// What is stored is committed, also when a later piece failed.
-	return errors.Join(err, r.flush(ctx))
+	if err = errors.Join(err, r.flush(ctx)); err == nil && len(r.errs) == 0 && len(pieces) == 1 {
+		r.beginSecond(ctx, o)
+	}
+	return err
 }
 
 // ofPiece marks an error of one piece alone: the round goes on with the others.

@@ -133,18 +133,22 @@ type Config struct {
 const defaultCut = 32 << 20
 
 // Sealer seals what its source has due. It is not safe for concurrent use.
+// Between calls of Step one goroutine of it may still encode what comes next: it
+// only computes, and the next Step or Rest joins it.
 type Sealer struct {
 	Config
 	keys  keyring
 	raw   [2][]byte // of the piece being encoded and of the one after it; reused
 	ahead *work     // the piece whose turn comes next, being encoded
-	after *work     // the piece after that, read
+	after *work     // the piece after that, read, and encoded next
 }
 
-// Rest lets go of the buffers, which are as large as a few segments. It is for
-// times when nothing is due; the next Step makes them again.
+// Rest waits for what is being encoded ahead, forgets it and lets go of the
+// buffers, which are as large as a few segments. It is for times when nothing is
+// due; the next Step makes them again.
 func (s *Sealer) Rest() {
-	s.raw, s.ahead, s.after = [2][]byte{}, nil, nil
+	s.drop()
+	s.raw = [2][]byte{}
 	s.Encoder.Rest()
 }
 
