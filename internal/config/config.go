@@ -16,8 +16,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -173,7 +175,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	}
 	c.Defaults()
 	if err := c.validate(); err != nil {
-		return nil, &Error{file, 0, err.Error()}
+		return nil, &Error{file, lineOf(data, err), err.Error()}
 	}
 	return c, nil
 }
@@ -231,52 +233,51 @@ func defaultLevel(codec string) int {
 func (c *Config) validate() error {
 	switch {
 	case c.Version != Version:
-		return fmt.Errorf("version is %d, expected %d", c.Version, Version)
+		return at("version", fmt.Errorf("version is %d, expected %d", c.Version, Version))
 	case c.Origin == "" || strings.ContainsAny(c.Origin, " +\n\t"):
-		return fmt.Errorf("origin is %q, expected a name without spaces and '+', such as logs.example.org/vault", c.Origin)
+		return at("origin", fmt.Errorf("origin is %q, expected a name without spaces and '+', such as logs.example.org/vault", c.Origin))
 	case !filepath.IsAbs(c.Vault) && !strings.Contains(c.Vault, "://"):
-		return fmt.Errorf("vault is %q, expected an absolute path or a URL", c.Vault)
+		return at("vault", fmt.Errorf("vault is %q, expected an absolute path or a URL", c.Vault))
 	case !filepath.IsAbs(c.State):
-		return fmt.Errorf("state is %q, expected an absolute path", c.State)
+		return at("state", fmt.Errorf("state is %q, expected an absolute path", c.State))
 	case len(c.Auditors) == 0:
-		return errors.New("auditors is empty, expected at least one fingerprint: nobody could ever read the logs")
+		return at("auditors", errors.New("auditors is empty, expected at least one fingerprint: nobody could ever read the logs"))
 	case c.Spool.Max < 256<<20:
-		return fmt.Errorf("spool.max is %v, expected at least 256MiB", c.Spool.Max)
+		return at("spool.max", fmt.Errorf("spool.max is %v, expected at least 256MiB", c.Spool.Max))
 	}
 	for _, f := range c.Auditors {
 		if len(f) != 40 || strings.Trim(f, "0123456789abcdef") != "" {
-			return fmt.Errorf("auditor %q: expected a full fingerprint of 40 lower-case hex digits", f)
+			return at("auditors", fmt.Errorf("auditor %q: expected a full fingerprint of 40 lower-case hex digits", f))
 		}
 	}
-	if err := c.Seal.validate(); err != nil {
-		return err
-	}
-	if err := c.Timestamp.validate(); err != nil {
-		return err
-	}
-	if err := c.validateWitnesses(); err != nil {
-		return err
-	}
-	if _, err := c.Policies(); err != nil {
-		return err
-	}
-	if err := c.validateSources(); err != nil {
-		return err
-	}
-	if err := c.validateWatches(); err != nil {
-		return err
+	_, policies := c.Policies()
+	for _, err := range []error{c.NFS.validate(), c.Seal.validate(), c.Timestamp.validate(), c.validateWitnesses(), policies, c.validateSources(), c.validateWatches()} {
+		if err != nil {
+			return err
+		}
 	}
 	return c.validateCopies()
+}
+
+func (n *NFS) validate() error {
+	_, port, err := net.SplitHostPort(n.Listen)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return at("nfs.listen", fmt.Errorf("nfs.listen is %q, expected ADDRESS:PORT such as 192.0.2.1:2049, or :2049 for all addresses", n.Listen))
+	}
+	return nil
 }
 
 func (s *Seal) validate() error {
 	switch {
 	case s.Codec != string(vault.Gzip) && s.Codec != string(vault.Zstd):
-		return fmt.Errorf("seal.codec is %q, expected gz or zst", s.Codec)
+		return at("seal.codec", fmt.Errorf("seal.codec is %q, expected gz or zst", s.Codec))
 	case *s.Level < 0 || *s.Level > 9 || *s.Level == 0 && s.Codec == string(vault.Zstd):
-		return fmt.Errorf("seal.level is %d, expected 1 to 9, or 0 with gz", *s.Level)
+		return at("seal.level", fmt.Errorf("seal.level is %d, expected 1 to 9, or 0 with gz", *s.Level))
 	case s.Cut < 8<<20 || s.Cut > 64<<20:
-		return fmt.Errorf("seal.cut is %v, expected 8MiB to 64MiB", s.Cut)
+		return at("seal.cut", fmt.Errorf("seal.cut is %v, expected 8MiB to 64MiB", s.Cut))
 	}
 	return nil
 }
@@ -286,19 +287,20 @@ func (c *Config) validateSources() error {
 		return errors.New("no [[source]], expected at least one proxy")
 	}
 	seen := map[string]bool{}
-	for _, s := range c.Sources {
+	for i, s := range c.Sources {
+		here := fmt.Sprintf("source.%d", i)
 		if err := vault.Source(s.Name).Valid(); err != nil {
-			return err
+			return at(here+".name", err)
 		}
 		if seen[s.Name] {
-			return fmt.Errorf("source %q appears twice", s.Name)
+			return at(here+".name", fmt.Errorf("source %q appears twice", s.Name))
 		}
 		seen[s.Name] = true
 		if c.class(s.Class) == nil {
-			return fmt.Errorf("source %q: class %q is not defined by a [[class]]", s.Name, s.Class)
+			return at(here+".class", fmt.Errorf("source %q: class %q is not defined by a [[class]]", s.Name, s.Class))
 		}
 		if _, err := ParseClients(s.Clients); err != nil {
-			return fmt.Errorf("source %q: %w", s.Name, err)
+			return at(here+".clients", fmt.Errorf("source %q: %w", s.Name, err))
 		}
 	}
 	return nil
@@ -333,10 +335,10 @@ func (c *Config) Policies() ([]policy.Class, error) {
 	for i := range c.Classes {
 		p, err := c.Classes[i].Policy()
 		if err != nil {
-			return nil, err
+			return nil, at(fmt.Sprintf("class.%d", i), err)
 		}
 		if i > 0 && c.class(p.Name) != &c.Classes[i] {
-			return nil, fmt.Errorf("class %q appears twice", p.Name)
+			return nil, at(fmt.Sprintf("class.%d.name", i), fmt.Errorf("class %q appears twice", p.Name))
 		}
 		all = append(all, p)
 	}
@@ -345,35 +347,35 @@ func (c *Config) Policies() ([]policy.Class, error) {
 
 // Policy parses a class.
 func (c *Class) Policy() (policy.Class, error) {
-	fail := func(err error) (policy.Class, error) {
-		return policy.Class{}, fmt.Errorf("class %q: %w", c.Name, err)
+	fail := func(key string, err error) (policy.Class, error) {
+		return policy.Class{}, at(key, fmt.Errorf("class %q: %w", c.Name, err))
 	}
 	if err := vault.Class(c.Name).Valid(); err != nil {
-		return policy.Class{}, err
+		return policy.Class{}, at(".name", err)
 	}
 	period, err := policy.ParsePeriod(c.Period)
 	if err != nil {
-		return fail(err)
+		return fail(".period", err)
 	}
 	grace, err := policy.ParsePeriod(c.Grace)
 	if err != nil {
-		return fail(fmt.Errorf("grace: %w", err))
+		return fail(".grace", fmt.Errorf("grace: %w", err))
 	}
 	if c.Zone == "" || c.Zone == "Local" {
-		return fail(fmt.Errorf("zone is %q, expected a name such as Europe/Paris", c.Zone))
+		return fail(".zone", fmt.Errorf("zone is %q, expected a name such as Europe/Paris", c.Zone))
 	}
 	zone, err := time.LoadLocation(c.Zone)
 	if err != nil {
-		return fail(fmt.Errorf("zone %q is unknown, expected a name such as Europe/Paris", c.Zone))
+		return fail(".zone", fmt.Errorf("zone %q is unknown, expected a name such as Europe/Paris", c.Zone))
 	}
 	if c.Basis == "" {
-		return fail(errors.New("basis is empty, expected the legal text that asks for this retention"))
+		return fail(".basis", errors.New("basis is empty, expected the legal text that asks for this retention"))
 	}
 	var until time.Time
 	if c.ValidUntil != "" {
 		d, err := vault.ParseDay(c.ValidUntil)
 		if err != nil {
-			return fail(fmt.Errorf("valid_until: %w", err))
+			return fail(".valid_until", fmt.Errorf("valid_until: %w", err))
 		}
 		until = d.Start(zone)
 	}

@@ -28,20 +28,23 @@ const Primary = "primary"
 
 func (c *Config) validateCopies() error {
 	seen := map[string]bool{}
-	for _, k := range c.Copies {
+	for i, k := range c.Copies {
+		fail := func(key, format string, args ...any) error {
+			return at(fmt.Sprintf("copy.%d.%s", i, key), fmt.Errorf(format, args...))
+		}
 		switch {
 		case k.Name == "":
-			return fmt.Errorf("a [[copy]] has no name")
+			return fail("name", "a [[copy]] has no name")
 		case seen[k.Name]:
-			return fmt.Errorf("copy %q appears twice", k.Name)
+			return fail("name", "copy %q appears twice", k.Name)
 		case k.Name == Primary && (k.Place != "" || k.Volumes != ""):
-			return fmt.Errorf("copy %q: the primary has no place of its own: it is vault", k.Name)
+			return fail("place", "copy %q: the primary has no place of its own: it is vault", k.Name)
 		case k.Place != "" && k.Volumes != "":
-			return fmt.Errorf("copy %q: has both place and volumes, expected one", k.Name)
+			return fail("volumes", "copy %q: has both place and volumes, expected one", k.Name)
 		case k.Place != "" && !strings.Contains(k.Place, "://") && !filepath.IsAbs(k.Place):
-			return fmt.Errorf("copy %q: place is %q, expected an absolute path or a URL", k.Name, k.Place)
+			return fail("place", "copy %q: place is %q, expected an absolute path or a URL", k.Name, k.Place)
 		case k.Volumes != "" && !filepath.IsAbs(k.Volumes):
-			return fmt.Errorf("copy %q: volumes is %q, expected the absolute path of a catalogue", k.Name, k.Volumes)
+			return fail("volumes", "copy %q: volumes is %q, expected the absolute path of a catalogue", k.Name, k.Volumes)
 		}
 		seen[k.Name] = true
 	}

@@ -15,7 +15,7 @@ func (t *Timestamp) validate() error {
 		return nil
 	}
 	if err := checkURL(t.URL); err != nil {
-		return fmt.Errorf("timestamp: %w", err)
+		return at("timestamp.url", fmt.Errorf("timestamp: %w", err))
 	}
 	return nil
 }

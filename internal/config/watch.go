@@ -23,28 +23,30 @@ type Watch struct {
 }
 
 func (c *Config) validateWatches() error {
-	for _, w := range c.Watches {
-		fail := func(err error) error { return fmt.Errorf("watch of %q: %w", w.Directory, err) }
+	for i, w := range c.Watches {
+		fail := func(key string, err error) error {
+			return at(fmt.Sprintf("watch.%d.%s", i, key), fmt.Errorf("watch of %q: %w", w.Directory, err))
+		}
 		known := false
 		for _, s := range c.Sources {
 			known = known || s.Name == w.Source
 		}
 		switch {
 		case !known:
-			return fail(fmt.Errorf("source %q is not defined by a [[source]]", w.Source))
+			return fail("source", fmt.Errorf("source %q is not defined by a [[source]]", w.Source))
 		case !filepath.IsAbs(w.Directory) || w.Directory != filepath.Clean(w.Directory):
-			return fail(errors.New("expected an absolute path"))
+			return fail("directory", errors.New("expected an absolute path"))
 		case len(w.Patterns) == 0:
-			return fail(errors.New(`patterns is empty, expected names such as "access.log*"`))
+			return fail("patterns", errors.New(`patterns is empty, expected names such as "access.log*"`))
 		}
 		for _, p := range w.Patterns {
 			if _, err := path.Match(p, ""); err != nil || p == "." || p == ".." || strings.HasPrefix(p, "../") || p == "" || p != path.Clean(p) || path.IsAbs(p) {
-				return fail(fmt.Errorf(`pattern %q: expected a path below the directory such as "access.log*" or "*/access.log*"`, p))
+				return fail("patterns", fmt.Errorf(`pattern %q: expected a path below the directory such as "access.log*" or "*/access.log*"`, p))
 			}
 		}
 		for _, own := range []string{c.State, c.Vault} {
 			if rel, err := filepath.Rel(own, w.Directory); err == nil && filepath.IsAbs(own) && rel != ".." && !strings.HasPrefix(rel, "../") {
-				return fail(fmt.Errorf("it is within %s, which logvault writes itself", own))
+				return fail("directory", fmt.Errorf("it is within %s, which logvault writes itself", own))
 			}
 		}
 	}

@@ -19,13 +19,13 @@ type Witness struct {
 
 func (c *Config) validateWitnesses() error {
 	seen := map[string]bool{}
-	for _, w := range c.Witnesses {
+	for i, w := range c.Witnesses {
 		if w.Name == "" || seen[w.Name] {
-			return fmt.Errorf("witness %q: expected a name, once", w.Name)
+			return at(fmt.Sprintf("witness.%d.name", i), fmt.Errorf("witness %q: expected a name, once", w.Name))
 		}
 		seen[w.Name] = true
 		if err := checkURL(w.URL); err != nil {
-			return fmt.Errorf("witness %q: %w", w.Name, err)
+			return at(fmt.Sprintf("witness.%d.url", i), fmt.Errorf("witness %q: %w", w.Name, err))
 		}
 	}
 	return nil
