@@ -150,20 +150,26 @@ func (s *Spool) carryGen(f *spoolFile, st *stream, g *gen, kind recordKind) erro
 		head extentHead
 		data []byte
 	}
-	for {
+	for at := int64(0); ; {
 		t := g.table(kind)
-		i := slices.IndexFunc(*t, func(r run) bool { return r.slot() == f.slot })
-		if i < 0 {
+		i := t.from(at) // no run of f is before it
+		for i < len(*t) && (*t)[i].slot() != f.slot {
+			i++
+		}
+		if i == len(*t) {
 			return nil
 		}
 		var extents []extent
-		err := s.readHeld(g, kind, (*t)[i].off(), (*t)[i].end(), func(h *extentHead, payload []byte) error {
+		at = (*t)[i].off()
+		end := (*t)[i].end()
+		err := s.readHeld(g, kind, at, end, func(h *extentHead, payload []byte) error {
 			extents = append(extents, extent{*h, bytes.Clone(payload)})
 			return nil
 		})
 		if skipDamage(err) != nil {
 			return err
 		}
+		whole := err == nil
 		for _, x := range extents {
 			n := int64(len(x.data))
 			if err := s.reserve(extentSize(st.Source, len(x.data)), forRecords); err != nil {
@@ -171,10 +177,14 @@ func (s *Spool) carryGen(f *spoolFile, st *stream, g *gen, kind recordKind) erro
 			}
 			j := t.from(x.head.off) // released or trimmed meanwhile?
 			if j == len(*t) || (*t)[j].slot() != f.slot || (*t)[j].off() > x.head.off || (*t)[j].end() < x.head.off+n {
+				whole = false
 				continue
 			}
 			x.head.stable = kind == recDigest || g.unstable.first(x.head.off, x.head.off+n) == x.head.off+n
 			s.appendExtent(g, kind, &x.head, x.data)
+		}
+		if whole {
+			at = end
 		}
 	}
 }

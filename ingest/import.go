@@ -409,11 +409,13 @@ func (c *copying) waiting(ctx context.Context, step func() error) error {
 // An import's record in the spool's metadata table:
 //
 //	key    "import/" source "/" SHA-256 of the first 64 KiB, hex "/" stream, hex
-//	value  version 1, done 0 or 1, bytes (8, big endian), SHA-256 of the bytes,
+//	value  version 2, done 0 or 1, bytes (8, big endian), SHA-256 of the bytes,
 //	       when it was written (8), ns since 1970
+//
+// Version 1, which is read only, lacks the time and so counts as the oldest.
 const (
 	importPrefix  = "import/"
-	importVersion = 1
+	importVersion = 2
 	importRecord  = 1 + 1 + 8 + sha256.Size + 8
 )
 
@@ -431,13 +433,16 @@ func encodeEarlier(e Earlier, at time.Time) []byte {
 }
 
 func decodeEarlier(id vault.StreamID, b []byte) (e Earlier, at time.Time, err error) {
+	const end = 10 + sha256.Size
+	first := len(b) == end && b[0] == 1
 	switch {
 	case len(b) > 0 && b[0] > importVersion:
 		return e, at, fmt.Errorf("import record of stream %s: version %d: %w", id, b[0], vault.ErrNewer)
-	case len(b) != importRecord || b[0] != importVersion || b[1] > 1 || b[2] > 127:
+	case !first && (len(b) != importRecord || b[0] != importVersion) || b[1] > 1 || b[2] > 127:
 		return e, at, fmt.Errorf("import record of stream %s: %x, expected %d bytes of version %d", id, b, importRecord, importVersion)
 	}
-	const end = 10 + sha256.Size
-	e = Earlier{Stream: id, Done: b[1] == 1, Bytes: int64(binary.BigEndian.Uint64(b[2:])), Prefix: vault.Hash(b[10:end])}
-	return e, unpackTime(int64(binary.BigEndian.Uint64(b[end:]))), nil
+	if !first {
+		at = unpackTime(int64(binary.BigEndian.Uint64(b[end:])))
+	}
+	return Earlier{Stream: id, Done: b[1] == 1, Bytes: int64(binary.BigEndian.Uint64(b[2:])), Prefix: vault.Hash(b[10:end])}, at, nil
 }

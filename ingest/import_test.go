@@ -377,7 +377,7 @@ func TestImportErrors(t *testing.T) {
 	for name, value := range map[string][]byte{
 		h.Stream.String(): []byte("short"),
 		"nostream":        good,
-		streamB.String():  append([]byte{1, 2}, good[2:]...),
+		streamB.String():  append([]byte{2, 2}, good[2:]...),
 	} {
 		r.must(r.s.SetMeta(ctx, vault.KV{Key: key + name, Value: value}))
 		if _, err := Import(ctx, r.s, h, strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "import record") {
@@ -385,7 +385,7 @@ func TestImportErrors(t *testing.T) {
 		}
 		r.must(r.s.SetMeta(ctx, vault.KV{Key: key + name}))
 	}
-	newer := append([]byte{2}, good[1:]...)
+	newer := append([]byte{3}, good[1:]...)
 	r.must(r.s.SetMeta(ctx, vault.KV{Key: key + streamB.String(), Value: newer}))
 	if _, err := Import(ctx, r.s, h, strings.NewReader(text)); !errors.Is(err, vault.ErrNewer) {
 		t.Errorf("newer record: %v", err)
