@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 
 	"logvault/fixtures/testvault"
 	"logvault/internal/vfs"
+	"logvault/ledger"
 	"logvault/ledger/entry"
 	"logvault/replicate"
 	"logvault/vault"
@@ -344,5 +347,165 @@ func TestDestinationRefusesEachOperation(t *testing.T) {
 		}
 		r.must(w.Vault)
 		same(t, load(t, w.Vault), r.files())
+	}
+}
+
+// TestForgedHeads: what the source keeps beside its tiles is copied only if it
+// proves itself. What is newer than the head of the pass is left to the next one,
+// and is no alarm.
+func TestForgedHeads(t *testing.T) {
+	w := source(t, 79)
+	first := newReplica(t, w)
+	first.options = func(o *replicate.Options) { o.CosignBack = w.Vault }
+	first.must(w.Vault)
+	honest := load(t, w.Vault)
+	head, line := honest.Find("ledger/checkpoints/"), honest.Find("ledger/cosignatures/")
+	size := w.Log.Checkpoint().Size
+	flip := func(name string) []byte {
+		data := bytes.Clone(honest[name])
+		data[len(data)/2] ^= 1
+		return data
+	}
+	for what, tt := range map[string]struct {
+		name     string
+		data     []byte
+		rejected int64
+	}{
+		"head altered":               {head, flip(head), 1},
+		"head of another size":       {vault.KeptCheckpointName(vault.LedgerPrefix, size-1), honest[head], 1},
+		"head of nothing":            {vault.KeptCheckpointName(vault.LedgerPrefix, 1), nil, 1},
+		"head too large":             {vault.KeptCheckpointName(vault.LedgerPrefix, 1), make([]byte, 1<<20), 1},
+		"cosignature altered":        {line, flip(line), 1},
+		"cosignature of another":     {strings.Replace(line, path.Base(line), "00000000", 1), honest[line], 1},
+		"cosignature of another day": {vault.CosignatureName(vault.LedgerPrefix, 1, path.Base(line)), honest[line], 1},
+		"a name that is none":        {"ledger/cosignatures/../../etc/passwd", honest[line], 1},
+		"an odd name":                {"ledger/checkpoints/007", honest[head], 1},
+		"a head that is newer":       {vault.KeptCheckpointName(vault.LedgerPrefix, size+1), honest[head], 0},
+		"a token that is newer":      {vault.TimestampName(vault.LedgerPrefix, 1), []byte("token"), 0},
+	} {
+		r := newReplica(t, w)
+		from := honest.Clone()
+		from[tt.name] = tt.data
+		sum := r.must(from)
+		if sum.Rejected != tt.rejected {
+			t.Errorf("%s: %d rejected, expected %d", what, sum.Rejected, tt.rejected)
+		}
+		if got, there := r.files()[tt.name]; there && !bytes.Equal(got, honest[tt.name]) {
+			t.Errorf("%s: %s was copied", what, tt.name)
+		}
+	}
+}
+
+// TestForgedToken: a token is the one that the ledger names.
+func TestForgedToken(t *testing.T) {
+	w := source(t, 80)
+	token := []byte("a token")
+	r := newReplica(t, w)
+	r.append(w, &entry.Timestamp{Header: w.Header(), Size: 2, Root: vault.HashOf([]byte("root")), Stamp: w.Clock, Token: vault.HashOf(token)})
+	name := vault.TimestampName(vault.LedgerPrefix, 2)
+	from := load(t, w.Vault)
+	from[name] = []byte("another")
+	if sum := r.must(from); sum.Rejected != 1 || r.files()[name] != nil {
+		t.Errorf("another token: %d rejected, %q there", sum.Rejected, r.files()[name])
+	}
+	from[name] = token
+	if sum := r.must(from); sum.Rejected != 0 || !bytes.Equal(r.files()[name], token) {
+		t.Errorf("the token: %d rejected, %q there", sum.Rejected, r.files()[name])
+	}
+}
+
+// alternating is a source that shows an older state every other time it is asked
+// for its checkpoint, as one that is written meanwhile, or by two.
+type alternating struct {
+	now, then testvault.Files
+	asked     *atomic.Int64
+}
+
+func (a alternating) pick(name string) testvault.Files {
+	if name == vault.CheckpointName(vault.LedgerPrefix) && a.asked.Add(1)%2 == 0 {
+		return a.then
+	}
+	return a.now
+}
+
+func (a alternating) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
+	return a.pick(name).Open(ctx, name)
+}
+
+func (a alternating) Stat(ctx context.Context, name string) (vault.Info, error) {
+	return a.now.Stat(ctx, name)
+}
+
+func (a alternating) List(ctx context.Context, prefix string, fn func(vault.Info) error) error {
+	return a.now.List(ctx, prefix, fn)
+}
+
+// TestCheckpointGoesBack between two reads: a pass holds to the one that it began
+// with, and the next is refused if the head went back.
+func TestCheckpointGoesBack(t *testing.T) {
+	w := source(t, 81)
+	r := newReplica(t, w)
+	then := load(t, w.Vault)
+	if err := w.Seal(context.Background(), 1, "later\n"); err != nil {
+		t.Fatal(err)
+	}
+	from := alternating{load(t, w.Vault), then, new(atomic.Int64)}
+	if sum := r.must(from); sum.Size != w.Log.Checkpoint().Size {
+		t.Errorf("held %d entries, expected %d", sum.Size, w.Log.Checkpoint().Size)
+	}
+	for from.asked.Load()%2 == 0 {
+		from.asked.Add(1)
+	}
+	before := r.files()
+	if _, err := r.pass(from); !errors.Is(err, replicate.ErrShrunk) {
+		t.Errorf("error %v, expected %v", err, replicate.ErrShrunk)
+	}
+	if !maps.EqualFunc(before, r.files(), bytes.Equal) {
+		t.Error("the refused pass changed the copy")
+	}
+	r.must(from)
+	same(t, from.now, r.files())
+}
+
+// TestOddNamesAtTheSource are counted and go nowhere.
+func TestOddNamesAtTheSource(t *testing.T) {
+	w := source(t, 82)
+	r := newReplica(t, w)
+	from := load(t, w.Vault)
+	odd := []string{"segments/../../etc/passwd", "segments/", "segments//x", "keys/" + strings.Repeat("a", 5000), "register/\x00", "segments/2026/11/21/" + strings.Repeat("z", 64) + ".gz.pgp"}
+	for _, name := range odd {
+		from[name] = []byte("x")
+	}
+	if sum := r.must(from); sum.Unrecorded != int64(len(odd)) {
+		t.Errorf("%d unrecorded, expected %d", sum.Unrecorded, len(odd))
+	}
+	same(t, load(t, w.Vault), r.files())
+}
+
+// TestCopyLogDamaged: a copy whose own log does not hold together stops before it
+// does anything.
+func TestCopyLogDamaged(t *testing.T) {
+	for what, change := range map[string]func([]byte) []byte{
+		"cut": func(b []byte) []byte { return b[:len(b)/2] }, "flipped": func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		"gone": func([]byte) []byte { return nil }, "empty": func(b []byte) []byte { return b[:0] },
+	} {
+		for _, part := range []string{"copy/nas2/log/tile/0/", "copy/nas2/log/tile/entries/", "copy/nas2/log/checkpoint"} {
+			w := source(t, 83)
+			r := newReplica(t, w)
+			r.must(w.Vault)
+			r.damage(r.files().Find(part), change)
+			before := r.files()
+			to := r.store()
+			log, err := ledger.Open(context.Background(), r.logConfig(to))
+			if err == nil {
+				_, err = run(r.passOptions(w.Vault, to, log))
+			}
+			if err == nil {
+				t.Errorf("%s %s: the pass succeeds", part, what)
+			}
+			if !maps.EqualFunc(before, r.files(), bytes.Equal) {
+				t.Errorf("%s %s: the copy was changed", part, what)
+			}
+		}
 	}
 }

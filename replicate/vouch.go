@@ -141,6 +141,10 @@ func (p *pass) keep(ctx context.Context, o vault.Object) error {
 	if _, here := p.kepts[o.Name]; here {
 		return nil
 	}
+	if p.newer(o) {
+		p.o.Log.Debug("left to the next pass", "object", o.Name)
+		return nil
+	}
 	var data []byte
 	err := again(ctx, &p.o, o.Name, passing, func() (err error) {
 		if data, err = vault.ReadAll(ctx, p.o.From, o.Name, headLimit); err == nil {
@@ -156,6 +160,13 @@ func (p *pass) keep(ctx context.Context, o vault.Object) error {
 		return nil
 	}
 	return p.keepHere(ctx, o.Name, data)
+}
+
+// newer reports whether a kept file is of a later head than that of the pass: the
+// source goes on while a pass is under way. Of a token only the ledger tells.
+func (p *pass) newer(o vault.Object) bool {
+	_, named := p.tokens[o.Size]
+	return o.Size > p.src.Size() || o.Kind == vault.KindTimestamp && !named
 }
 
 // keepHere stores a kept file at the destination, which is protected later.
@@ -174,9 +185,6 @@ func (p *pass) proves(ctx context.Context, o vault.Object, data []byte) error {
 			return fmt.Errorf("token: SHA-256 %s, the ledger has %s", got, want)
 		}
 		return nil
-	}
-	if o.Size > p.src.Size() {
-		return fmt.Errorf("head of size %d in a ledger of size %d", o.Size, p.src.Size())
 	}
 	root, err := p.src.RootAt(ctx, o.Size)
 	if err != nil {
