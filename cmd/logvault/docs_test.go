@@ -304,3 +304,58 @@ func (h *host) acceptRotation(hash string) {
 	}
 	h.t.Fatal("SECOND-NAS.md accepts no rotation")
 }
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	dropped = regexp.MustCompile(`[^\pL\pN _-]`)
+	target  = regexp.MustCompile("(?m)(?:`|^)make ([a-z0-9]+)(?:`| +#)")
+)
+
+// TestDocumentedLinks follows every link of the pages to a file and a heading of
+// this repository, and every `make TARGET` to the Makefile.
+func TestDocumentedLinks(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) < 10 {
+		t.Fatalf("%d pages: %v", len(pages), err)
+	}
+	read := func(path string) string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(data)
+	}
+	makefile := read("../../Makefile")
+	links, targets := 0, 0
+	for _, page := range append(pages, "../../README.md") {
+		text := read(page)
+		for _, m := range target.FindAllStringSubmatch(text, -1) {
+			targets++
+			if !strings.Contains(makefile, "\n"+m[1]+":") {
+				t.Errorf("%s: make %s: the Makefile has no such target", page, m[1])
+			}
+		}
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			path, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(path, "://") {
+				continue
+			}
+			links++
+			to := page
+			if path != "" {
+				to = filepath.Join(filepath.Dir(page), path)
+			}
+			found := anchor == ""
+			for _, h := range heading.FindAllStringSubmatch(read(to), -1) {
+				found = found || strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-") == anchor
+			}
+			if !found {
+				t.Errorf("%s: %s leads to no heading", page, m[1])
+			}
+		}
+	}
+	if links < 20 || targets < 7 {
+		t.Errorf("%d links and %d targets found, expected more", links, targets)
+	}
+}
