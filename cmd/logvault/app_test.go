@@ -204,6 +204,30 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestHangupWhileStarting: a reload that is asked for while the spool is replayed
+// does not kill the gateway.
+func TestHangupWhileStarting(t *testing.T) {
+	m := newMachine(t)
+	m.install()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sent := false
+	m.fs = vfs.NewFault(m.mem, func(_ vfs.Op, name string) error {
+		if !sent && strings.HasPrefix(name, "/s/spool") {
+			sent = true
+			if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil { // ends the tests if nobody listens
+				t.Error(err)
+			}
+			cancel()
+		}
+		return nil
+	})
+	a := &app{in: strings.NewReader(""), out: &m.out, err: &m.errs, fs: m.fs, random: rand.Reader, now: time.Now, boot: vfs.Boottime, getenv: func(string) string { return "" }}
+	if code := a.run(ctx, []string{"logvault", conf, "serve"}); code != codeOK || !sent {
+		t.Errorf("exit %d, signal sent: %v: %s", code, sent, m.errs.String())
+	}
+}
+
 // TestRecoveryKeyIsShown once, whatever is silenced, or written to the file.
 func TestRecoveryKeyIsShown(t *testing.T) {
 	for _, silence := range []string{"", "--quiet", "--json"} {

@@ -33,6 +33,9 @@ func (a *app) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before the spool is replayed: until then SIGHUP would kill
+	defer signal.Stop(hup)
 	env := a.env(a.logger(c))
 	env.Background = background
 	site, err := gateway.OpenIntake(c.Context, env, cfg)
@@ -42,9 +45,6 @@ func (a *app) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	err = site.Serve(c.Context, gateway.ServeOptions{
 		Judge:  judge,
 		Reload: hup,

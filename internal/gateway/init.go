@@ -71,7 +71,7 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := config.Parse("the new configuration", text); err != nil {
+	if err := checkNew(text); err != nil {
 		return nil, err
 	}
 	p := paths(c.State)
@@ -87,6 +87,16 @@ func Init(ctx context.Context, o InitOptions) (*InitResult, error) {
 		return nil, fmt.Errorf("%w; remove %s and %s before the next try", err, c.State, c.Vault)
 	}
 	return res, nil
+}
+
+// checkNew checks the text of a configuration that is not yet a file, and of which
+// nobody has seen the lines.
+func checkNew(text []byte) error {
+	_, err := config.Parse("the new configuration", text)
+	if wrong, ok := errors.AsType[*config.Error](err); ok {
+		return &config.Error{File: wrong.File, Detail: wrong.Detail}
+	}
+	return err
 }
 
 // fill makes everything within the two directories, the configuration last.

@@ -137,8 +137,7 @@ func (n *newState) configure() error {
 		return err
 	}
 	n.cfg = &c
-	_, err = config.Parse("the new configuration", n.text)
-	return err
+	return checkNew(n.text)
 }
 
 // auditors takes the public keys that were given, which must be the policy's.
