@@ -53,6 +53,12 @@ func (p *pass) objects(ctx context.Context) error {
 	if err := p.probe(ctx); err != nil {
 		return err
 	}
+	if !p.busy && !p.anew { // the entries need not be read once more for it
+		if !p.idle.IsZero() {
+			p.reached(p.prior, p.idle)
+		}
+		return nil
+	}
 	return p.parallel(ctx, func(do func(func([]byte) error) error) error {
 		return p.items(ctx, func(it item) error {
 			here := p.here.find(it.name)

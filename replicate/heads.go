@@ -46,6 +46,8 @@ type pass struct {
 
 	here, there inventory // what destination and source list
 	total       int64     // bytes to copy
+	busy        bool      // some object is to be copied, read back or protected
+	idle        time.Time // the earliest date of those that need nothing, zero if none
 
 	prior vault.Level          // of the last lock
 	able  vault.Level          // what the destination can do now

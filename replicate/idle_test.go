@@ -50,15 +50,18 @@ func BenchmarkIdlePass(b *testing.B) {
 	}
 }
 
-// opens is a source that counts what is opened outside the ledger.
+// opens is a source that counts what is opened outside the ledger, and bundles.
 type opens struct {
 	testvault.Files
-	n atomic.Int64
+	n, bundles atomic.Int64
 }
 
 func (o *opens) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
 	if !strings.HasPrefix(name, "ledger/") && name != vault.MarkerName {
 		o.n.Add(1)
+	}
+	if strings.HasPrefix(name, "ledger/tile/entries/") {
+		o.bundles.Add(1)
 	}
 	return o.Files.Open(ctx, name)
 }
@@ -71,9 +74,13 @@ func TestIdlePassListsInsteadOfReading(t *testing.T) {
 		t.Errorf("%d objects opened, %d copied", from.n.Load(), sum.Copied)
 	}
 	from.n.Store(0)
+	from.bundles.Store(0)
 	r.must(from)
 	if n := from.n.Load(); n != 0 {
 		t.Errorf("an idle pass opened %d objects of the source", n)
+	}
+	if n := from.bundles.Load(); n > 2 { // once for the dates, once to compare
+		t.Errorf("an idle pass read the entries %d times", n)
 	}
 }
 

@@ -103,6 +103,14 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
+// earlier returns the first of two times; the zero time is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // register is the record of a request: it has the retention of its class,
 // counted from the request. Of a class that no policy states it is kept for good.
 func (p *pass) register(i int64, e *entry.Request) item {
@@ -278,6 +286,13 @@ func (p *pass) check(ctx context.Context) error {
 			p.changed = p.changed || there.written < p.now.UnixNano()
 		}
 		p.tally(it, here, there)
+		switch {
+		case it.due || here == nil && there == nil:
+		case here != nil && p.settled(it, here) && !it.moved:
+			p.idle = earlier(p.idle, it.until)
+		default:
+			p.busy = true
+		}
 		return nil
 	})
 	if err != nil {

@@ -107,9 +107,7 @@ func (p *pass) reached(level vault.Level, until time.Time) {
 	if p.level == "" || level.Weaker(p.level) {
 		p.level = level
 	}
-	if p.soonest.IsZero() || until.Before(p.soonest) {
-		p.soonest = until
-	}
+	p.soonest = earlier(p.soonest, until)
 }
 
 // undated protects what has no date of its own and has come since the last lock:
