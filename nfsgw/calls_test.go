@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -269,22 +271,64 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// FuzzMeta: what decodeMeta accepts, encode gives back.
+// FuzzMeta: what decodeMeta accepts, encode gives back, in the present version.
 func FuzzMeta(f *testing.F) {
 	m := meta{kind: typeFile, root: 1 << 40, parent: 1 << 40, mode: 0o644, size: 5, gen: 2, ctime: 7, name: "access.log", exclusive: true}
 	f.Add(metaKey(1<<41), m.encode())
 	d := meta{kind: typeDir, root: 1 << 40, name: "proxy"}
 	f.Add(metaKey(1<<40), d.encode())
 	f.Add(metaPrefix+"0", []byte{9})
+	old := m.encode()
+	old[0] = 1
+	f.Add(metaKey(1<<41), slices.Delete(old, metaFixed1, metaFixed))
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
 		id, m, err := decodeMeta(vault.KV{Key: key, Value: value})
 		if err != nil {
 			return
 		}
-		if metaKey(id) != key || !bytes.Equal(m.encode(), value) {
+		again := m.encode()
+		if value[0] == 1 {
+			again[0] = 1
+			again = slices.Delete(again, metaFixed1, metaFixed)
+		}
+		if metaKey(id) != key || !bytes.Equal(again, value) {
 			t.Fatalf("record %s %x decodes to another one", key, value)
 		}
 	})
+}
+
+// TestGoldenMeta reads the names of the golden state, which are of version 1,
+// and writes them in the present one.
+func TestGoldenMeta(t *testing.T) {
+	for _, tt := range []struct {
+		key, value string
+		want       meta
+	}{
+		{"665e9e38b3dd8c14", "01020000665e9e38b3dd8c140000000000000000000001ed00000000000000000000000000000000000000000000000018ea0010ba618bb018ea0010bdb5ba0718ea0010bdb5ba07" +
+			"00000000000000000000000000000000000000000000000073717569642d31",
+			meta{kind: typeDir, root: 0x665e9e38b3dd8c14, mode: 0o755, name: "squid-1", atime: 0x18ea0010ba618bb0, mtime: 0x18ea0010bdb5ba07, ctime: 0x18ea0010bdb5ba07}},
+		{"415f73048949fc93", "01010000665e9e38b3dd8c14665e9e38b3dd8c14000001a400000000000000000000000000000000000000000000000218ea0010bdb5ba0718ea0010bfbfc4f318ea0010bfbfc4f3" +
+			"e89da7088e5c2701bc033a26d17e0769000000000000000063616368652e6c6f67",
+			meta{kind: typeFile, root: 0x665e9e38b3dd8c14, parent: 0x665e9e38b3dd8c14, mode: 0o644, gen: 2, name: "cache.log", atime: 0x18ea0010bdb5ba07,
+				mtime: 0x18ea0010bfbfc4f3, ctime: 0x18ea0010bfbfc4f3, written: 0x18ea0010bfbfc4f3,
+				stream: vault.StreamID{0xe8, 0x9d, 0xa7, 0x08, 0x8e, 0x5c, 0x27, 0x01, 0xbc, 0x03, 0x3a, 0x26, 0xd1, 0x7e, 0x07, 0x69}}},
+	} {
+		value, err := hex.DecodeString(tt.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, m, err := decodeMeta(vault.KV{Key: metaPrefix + tt.key, Value: value})
+		if err != nil || m != tt.want {
+			t.Errorf("%s reads as %+v, %v", tt.key, m, err)
+		}
+		present := slices.Insert(value, metaFixed1, binary.BigEndian.AppendUint64(nil, uint64(m.written))...)
+		if present[0] = 2; !bytes.Equal(m.encode(), present) {
+			t.Errorf("%s, written anew, is %x, expected %x", tt.key, m.encode(), present)
+		}
+		if _, again, err := decodeMeta(vault.KV{Key: metaPrefix + tt.key, Value: present}); err != nil || again != m {
+			t.Errorf("%s, written anew, reads as %+v, %v", tt.key, again, err)
+		}
+	}
 }
 
 // TestArgumentsCutShort: every procedure refuses its arguments cut at any

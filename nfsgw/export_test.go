@@ -18,8 +18,19 @@ func Held(s *Server) int64 {
 	return s.budget.size - s.budget.free
 }
 
+// Unsent returns the most reply bytes that a connection has gathered.
+func Unsent(s *Server) (most int) {
+	s.eachConn(func(c *conn) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		most = max(most, len(c.out))
+	})
+	return most
+}
+
 // The limits of a peer.
 const (
-	PeerConns = peerConns
-	MaxRecord = maxRecord
+	PeerConns    = peerConns
+	MaxRecord    = maxRecord
+	ReplyBacklog = replyBacklog
 )

@@ -3,11 +3,13 @@ package nfsgw_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +37,10 @@ func testConfig(sink nfsgw.Sink) nfsgw.Config {
 	}
 }
 
+// patience is how long a test waits for what must happen before it calls that a
+// failure: nothing is measured by it.
+const patience = time.Minute
+
 // start runs a gateway until the test ends or close is called.
 func start(t testing.TB, cfg nfsgw.Config) *gateway {
 	t.Helper()
@@ -55,6 +61,10 @@ func startAt(t testing.TB, cfg nfsgw.Config, addr string) *gateway {
 func serveOn(t testing.TB, srv *nfsgw.Server, addr string) *gateway {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
+	for begin := time.Now(); errors.Is(err, syscall.EADDRINUSE) && time.Since(begin) < patience; {
+		time.Sleep(time.Millisecond) // somebody's connection has got the port of a server that starts again
+		l, err = net.Listen("tcp", addr)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ const metaPrefix = "nfs/node/"
 
 // metaVersion is the version of a node's record. Numbers are big-endian.
 //
-//	 0  version, 1
+//	 0  version, 2
 //	 1  kind: 1 file, 2 directory
 //	 2  flags: 1 removed, 2 has an exclusive-create verifier
 //	 3  zero
@@ -28,10 +28,14 @@ const metaPrefix = "nfs/node/"
 //	88  exclusive-create verifier (8)
 //	96  when its last byte was received (8), ns since 1970; of a directory: 0
 //	104 name: all the rest, 1 to 255 bytes; of a root: the source's name
-const metaVersion = 1
+//
+// Version 1, which is read only, has its name at 96. The time of its last byte
+// is not known, and not later than the time of its last change.
+const metaVersion = 2
 
 const (
 	metaFixed       = 104
+	metaFixed1      = 96 // in version 1
 	metaRemoved     = 1
 	metaExclusive   = 2
 	metaKnownFlags  = metaRemoved | metaExclusive
@@ -78,32 +82,40 @@ func (m *meta) encode() []byte {
 	return append(b, m.name...)
 }
 
-// decodeMeta parses a record strictly: what it accepts, encode gives back.
+// decodeMeta parses a record strictly: what it accepts of the present version,
+// encode gives back.
 func decodeMeta(kv vault.KV) (id uint64, m meta, err error) {
 	hex, ok := strings.CutPrefix(kv.Key, metaPrefix)
 	if id, err = strconv.ParseUint(hex, 16, 64); err != nil || !ok || metaKey(id) != kv.Key {
 		return 0, meta{}, fmt.Errorf("name record %q: expected %s and 16 hex digits", kv.Key, metaPrefix)
 	}
 	b := kv.Value
-	if len(b) > 0 && b[0] != metaVersion {
+	fixed := metaFixed
+	if len(b) > 0 && b[0] == 1 {
+		fixed = metaFixed1
+	} else if len(b) > 0 && b[0] != metaVersion {
 		return 0, meta{}, fmt.Errorf("name record %s: version %d: %w", kv.Key, b[0], vault.ErrNewer)
 	}
-	if len(b) <= metaFixed || len(b) > metaFixed+maxName {
-		return 0, meta{}, fmt.Errorf("name record %s: %d bytes, expected %d to %d", kv.Key, len(b), metaFixed+1, metaFixed+maxName)
+	if len(b) <= fixed || len(b) > fixed+maxName {
+		return 0, meta{}, fmt.Errorf("name record %s: %d bytes, expected %d to %d", kv.Key, len(b), fixed+1, fixed+maxName)
 	}
 	be := binary.BigEndian
 	m = meta{
 		kind: uint32(b[1]), removed: b[2]&metaRemoved != 0, exclusive: b[2]&metaExclusive != 0,
 		root: be.Uint64(b[4:]), parent: be.Uint64(b[12:]),
 		mode: be.Uint32(b[20:]), uid: be.Uint32(b[24:]), gid: be.Uint32(b[28:]),
-		name: string(b[metaFixed:]),
+		name: string(b[fixed:]),
 	}
 	for i, p := range [...]*int64{&m.size, &m.gen, &m.atime, &m.mtime, &m.ctime} {
 		*p = int64(be.Uint64(b[32+8*i:]))
 	}
 	copy(m.stream[:], b[72:])
 	copy(m.verifier[:], b[88:])
-	m.written = int64(be.Uint64(b[96:]))
+	if fixed == metaFixed {
+		m.written = int64(be.Uint64(b[96:]))
+	} else if m.kind == typeFile {
+		m.written = m.ctime
+	}
 	if m.kind != typeFile && m.kind != typeDir || b[2]&^metaKnownFlags != 0 || b[3] != 0 ||
 		m.size < 0 || m.gen < 0 || m.gen >= generationLimit || (m.parent == 0) != (m.root == id) ||
 		m.kind == typeDir && (m.removed || m.written != 0) || m.parent == 0 && m.kind != typeDir {

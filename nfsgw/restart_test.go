@@ -180,7 +180,7 @@ func callRaw(t *testing.T, g *gateway, proc uint32, args []byte) ([]byte, bool) 
 	if _, err := nc.Write(b); err != nil {
 		return nil, false
 	}
-	if err := nc.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := nc.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	var mark [4]byte

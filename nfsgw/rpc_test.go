@@ -22,7 +22,7 @@ func (g *gateway) raw() net.Conn {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { nc.Close() })

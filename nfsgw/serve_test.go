@@ -43,7 +43,7 @@ func TestRepliesDoNotWait(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorkbench(t)
 			nc, done := w.connect(t)
-			if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			if err := nc.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			w.s.connMu.Lock()

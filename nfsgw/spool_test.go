@@ -89,6 +89,13 @@ func (m *machine) kill(*mrand.Rand) {
 // later power cut takes it away.
 func (m *machine) failSync(*mrand.Rand) {
 	m.fault.Store(syncFails)
+	// A call that syncs, should no client have one to make any more. It fails with theirs.
+	if c, err := nfstest.Dial(m.t.Context(), nfstest.Options{Addr: m.g.addr}); err == nil {
+		if root, err := c.Mount("/"); err == nil {
+			_, _ = c.Create(root, "fails")
+		}
+		c.Close()
+	}
 	if err := <-m.g.err; !errors.Is(err, errPower) {
 		m.t.Errorf("after a failed sync Serve returned %v", err)
 	}
@@ -123,16 +130,23 @@ func spoolFaults(t *testing.T, seed uint64, faults []func(*machine, *mrand.Rand)
 		r := mrand.New(mrand.NewPCG(seed, uint64(i)+1))
 		clients.Go(func() { want[i] = busyClient(t, c, i, r, written) })
 	}
+	go func() {
+		clients.Wait()
+		close(written) // perhaps before the last fault: then that meets no client
+	}()
 	for _, fault := range faults {
 		for range 100 + rng.IntN(200) {
 			<-written
 		}
 		stop := make(chan struct{})
 		var keepUp sync.WaitGroup
-		keepUp.Go(func() { // a failing sync needs clients that go on
+		keepUp.Go(func() { // a fault meets clients that go on
 			for {
 				select {
-				case <-written:
+				case _, ok := <-written:
+					if !ok {
+						return
+					}
 				case <-stop:
 					return
 				}
@@ -142,10 +156,6 @@ func spoolFaults(t *testing.T, seed uint64, faults []func(*machine, *mrand.Rand)
 		close(stop)
 		keepUp.Wait()
 	}
-	go func() {
-		clients.Wait()
-		close(written)
-	}()
 	for range written {
 	}
 	m.powerCut(rng) // all of it is committed
