@@ -122,6 +122,21 @@ func TestEntries(t *testing.T) {
 		{"disclosure before its request", plainEntry(func(h entry.Header) entry.Entry {
 			return &entry.Disclosure{Header: h, Request: 99, Commit: vault.HashOf(nil)}
 		}), "bad-entry", verify.Error, "not an earlier request"},
+		{"disclosure of no request", plainEntry(func(h entry.Header) entry.Entry {
+			return &entry.Disclosure{Header: h, Request: 3, Commit: vault.HashOf(nil)}
+		}), "bad-entry", verify.Error, "not an earlier request"},
+		{"record named twice", func(t *testing.T, w *testvault.World) entry.Entry {
+			if err := w.Register(context.Background(), "salt and who"); err != nil {
+				t.Fatal(err)
+			}
+			return &entry.Request{Header: w.Header(), Commit: vault.HashOf([]byte("salt and who")), Object: vault.HashOf(nil), Class: vault.Class(testvault.Class().Name), Kind: entry.RequestCat}
+		}, "duplicate", verify.Error, ""},
+		{"dated ahead", plainEntry(func(h entry.Header) entry.Entry {
+			h.Time = testvault.Start.AddDate(5, 0, 0)
+			return &entry.Conflict{Header: h, Source: "proxy", Stream: vault.StreamID{1}, Span: 5, Other: vault.StreamID{9}}
+		}), "time-order", verify.Warning, "this audit"},
+		// P5: what claims to come from the future may be kept until then.
+		{"received ahead", seg(func(e *entry.Segment) { e.LastReceived = e.LastReceived.AddDate(0, 0, 2) }), "time-order", verify.Warning, "received after it was recorded"},
 		{"gap", plainEntry(func(h entry.Header) entry.Entry {
 			return &entry.Gap{Header: h, Source: "proxy", Stream: vault.StreamID{1}, Offset: 7, Span: 5, Prev: 3, Reason: entry.GapHole}
 		}), "gap", verify.Warning, "5 bytes from offset 7"},
@@ -194,4 +209,41 @@ func TestHold(t *testing.T) {
 		delete(f, f.Find(".gz.pgp"))
 	})
 	expect(t, list, "hold-violated", verify.Error, ".gz.pgp")
+}
+
+// TestRegisterDates: the record of a request is two-sided like a segment. It must
+// be there until the period of its class is over, and not after its grace.
+func TestRegisterDates(t *testing.T) {
+	w := plain(t, 44)
+	if err := w.Register(context.Background(), "salt and who"); err != nil {
+		t.Fatal(err)
+	}
+	due := testvault.Class().RetainUntil(w.Now())
+	for _, c := range []struct {
+		name string
+		now  time.Time
+		gone bool
+		code string
+	}{
+		{"gone before its date", due.Add(-time.Millisecond), true, "missing-too-early"},
+		{"there before its date", due.Add(-time.Millisecond), false, ""},
+		{"gone after its date", due, true, ""},
+		{"there in its grace", due.AddDate(0, 0, 1).Add(-time.Millisecond), false, ""},
+		{"there after its grace", due.AddDate(0, 0, 1), false, "overdue"},
+	} {
+		found := ""
+		for _, f := range auditWorld(t, w, func(f testvault.Files, o *verify.Options) {
+			o.Now = c.now
+			if c.gone {
+				delete(f, f.Find("register/"))
+			}
+		}) {
+			if strings.HasPrefix(f.Object, "register/") {
+				found += f.Code
+			}
+		}
+		if found != c.code {
+			t.Errorf("%s: found %q, expected %q", c.name, found, c.code)
+		}
+	}
 }

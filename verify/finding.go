@@ -139,7 +139,7 @@ var Codes = []Code{
 	{codeBadEntry, Error, "An entry is not canonical, cannot be decoded, or says what no gateway may write: init not first, a segment before its key, a wrong destruction day.", "The ledger was not written by logvault, or by a defective one. Report it."},
 	{codeDiscontinuous, Error, "The entries of a stream do not join: previous entry, offset, or data after its end.", "Bytes of this stream are unaccounted for. Report it."},
 	{codeDuplicate, Error, "Two entries name the same object.", "Report it: an object is sealed once."},
-	{codeTimeOrder, Warning, "An entry is dated more than five minutes before an earlier one, or after a time-stamp that covers it.", "Look at the gateway's clock at that time."},
+	{codeTimeOrder, Warning, "An entry is dated more than five minutes before an earlier one, or after a time-stamp that covers it, or more than a day after the audit or before what it says was received.", "Look at the gateway's clock at that time."},
 	{codeRecipients, Error, "A period key is wrapped for others than the auditors of the policy in force.", "Whoever is named can read that day. Find out why."},
 	{codeGap, Warning, "A stretch of a stream never arrived, and a gap entry says so.", "Look at the proxy and the network at that time."},
 	{codeConflict, Warning, "A proxy wrote other bytes over bytes already received; both are kept, and a conflict entry says so.", "Look at what writes that file on the proxy."},

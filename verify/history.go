@@ -19,6 +19,11 @@ import (
 // a word: clocks are stepped back by little all the time.
 const clockSlack = 5 * time.Minute
 
+// aheadSlack is how far an entry may be dated after the audit, or before what it
+// says was received, without a word. A clock that runs ahead would have lines
+// kept too long; an auditor's own clock may be wrong by hours.
+const aheadSlack = 24 * time.Hour
+
 // history is what the entries of the main ledger say, as far as later checks
 // need it. scan fills it, entry by entry.
 type history struct {
@@ -36,12 +41,14 @@ type history struct {
 	tokens    map[int64]*token         // time-stamps, by the size of the head
 	stamped   int64                    // the largest of these sizes
 	registers map[string]register      // of requests, by name
+	requests  map[int64]bool           // by entry index
 	commits   map[vault.Hash]bool      // of holds, releases and extensions: records in register/ of any class
 	wraps     map[string]int64         // name → index of the key entry
 	days      []vault.Day              // distinct destruction days; refs hold positions
 	dayIndex  map[vault.Day]int32
 	refs      []ref // one per segment and index; sorted once scanned
 	latest    time.Time
+	ahead     bool // some entry is dated after the audit, and that is reported
 	bytes     int64 // of everything the entries name
 }
 
@@ -109,6 +116,7 @@ func newHistory(a *audit) *history {
 		orphans:   make(map[string]*entry.Orphan),
 		tokens:    make(map[int64]*token),
 		registers: make(map[string]register),
+		requests:  make(map[int64]bool),
 		commits:   make(map[vault.Hash]bool),
 		wraps:     make(map[string]int64),
 		dayIndex:  make(map[vault.Day]int32),
@@ -213,6 +221,10 @@ func (h *history) add(i int64, data []byte) {
 	if head.Time.After(h.latest) {
 		h.latest = head.Time
 	}
+	if now := h.a.o.Now; !h.ahead && head.Time.After(now.Add(aheadSlack)) {
+		h.ahead = true // all later ones are, too
+		h.a.differ(codeTimeOrder, "", i, "dated after this audit", "not after "+stamp(now), stamp(head.Time))
+	}
 	if _, first := e.(*entry.Init); first != (i == 0) {
 		h.wrong(i, "%s entry: expected init as the first entry and nowhere else", e.Type())
 	}
@@ -260,9 +272,13 @@ func (h *history) rest(i int64, e entry.Entry) {
 		h.commits[e.Commit] = true
 	case *entry.Request:
 		name := vault.RegisterName(e.Class, e.Commit)
+		if first, twice := h.registers[name]; twice {
+			h.a.find(codeDuplicate, name, i, fmt.Sprintf("entry %d names it too", first.entry))
+		}
+		h.requests[i] = true
 		h.registers[name] = register{entry: i, object: e.Object, class: e.Class, time: e.Time}
 	case *entry.Disclosure:
-		if e.Request >= i {
+		if !h.requests[e.Request] {
 			h.wrong(i, "disclosure for entry %d, which is not an earlier request", e.Request)
 		}
 	case *entry.Timestamp:
@@ -338,6 +354,9 @@ func (h *history) segment(i int64, e *entry.Segment) {
 	}
 	if e.LastReceived.Before(e.FirstReceived) {
 		h.wrong(i, "last received %s before first received %s", stamp(e.LastReceived), stamp(e.FirstReceived))
+	}
+	if e.LastReceived.After(e.Time.Add(aheadSlack)) {
+		h.a.differ(codeTimeOrder, "", i, "received after it was recorded", "by "+stamp(e.Time), stamp(e.LastReceived))
 	}
 	day := h.dayPosition(e.Day)
 	h.refs = append(h.refs, ref{hash: e.Object, entry: i, day: day, zstd: e.Codec == vault.Zstd}, ref{hash: e.Index, entry: i, day: day, index: true})

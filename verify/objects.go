@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"logvault/ledger/entry"
+	"logvault/retention/policy"
 	"logvault/seal/pgp"
 	"logvault/vault"
 )
@@ -319,11 +320,17 @@ func (w *worker) registers(ctx context.Context) {
 		}
 		r := w.a.hist.registers[name]
 		class, ok := w.a.hist.window.Class(r.class)
-		due := ok && !w.a.o.Now.Before(class.RetainUntil(r.time))
+		var v policy.Verdict // without a class there is no date: kept
+		if ok {
+			v = policy.Judge(policy.Item{Class: string(r.class), RetainUntil: class.RetainUntil(r.time), Grace: class.Grace}, nil, w.a.o.Now)
+		}
 		o := w.check(ctx, w.a.o.Vault, name, r.entry, r.object, -1, false)
-		w.against(ctx, name, r.entry, due, r.object, -1, o)
-		if o == absent && !due {
+		w.against(ctx, name, r.entry, v.Due, r.object, -1, o)
+		switch {
+		case o == absent && !v.Due:
 			w.a.find(codeMissingTooEarly, name, r.entry, "the record of this request is absent")
+		case o != absent && v.Overdue:
+			w.a.differ(codeOverdue, name, r.entry, "kept after its date", "destroyed after "+stamp(v.Effective), "still there")
 		}
 	}
 }
