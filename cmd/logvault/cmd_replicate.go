@@ -208,11 +208,16 @@ func (a *app) pass(c *cli.Context, from vault.Store, state copyState, flags pass
 	return a.printPass(c, sum)
 }
 
+// printPass sums a pass up. With --quiet a good pass prints nothing: cron mails
+// what is printed.
 func (a *app) printPass(c *cli.Context, sum replicate.Summary) error {
 	if flag(c, "json") {
 		return json.NewEncoder(a.out).Encode(map[string]any{"message_type": "replicated", "ledger_size": sum.Size, "ledger_root": sum.Root.String(), "copied": sum.Copied,
 			"bytes": sum.Bytes, "present": sum.Present, "missing": sum.Missing, "due": sum.Due, "unrecorded": sum.Unrecorded, "rejected": sum.Rejected, "cosigned": sum.Cosigned,
 			"immutability": sum.Immutability})
+	}
+	if flag(c, "quiet") {
+		return nil
 	}
 	_, err := fmt.Fprintf(a.out, "replicated %s (%s), %d were there; the copy holds the ledger's %s in full; immutability: %s\n",
 		count(sum.Copied, "object"), bytesText(sum.Bytes), sum.Present, entries(sum.Size), sum.Immutability)
@@ -258,7 +263,7 @@ func (a *app) protectCopy(c *cli.Context) error {
 	}
 	if flag(c, "json") {
 		err = json.NewEncoder(a.out).Encode(map[string]any{"message_type": "protected", "ledger_size": sum.Size, "objects": sum.Objects, "fresh": sum.Fresh, "immutability": sum.Level})
-	} else {
+	} else if !flag(c, "quiet") {
 		_, err = fmt.Fprintf(a.out, "protected %s, %d of them new; immutability: %s\n", count(sum.Objects, "object"), sum.Fresh, sum.Level)
 	}
 	if err == nil && sum.Level.Weaker(vault.LevelFlag) {

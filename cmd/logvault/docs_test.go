@@ -128,8 +128,9 @@ func (h *host) run(script string) {
 	}
 }
 
-// cron runs the command of each line of a crontab. Only root can set flags, and
-// not on every file system: that line may say so.
+// cron runs the command of each line of a crontab, which prints nothing: cron
+// mails it. Only root can set flags, and not on every file system: that line may
+// say so.
 func (h *host) cron(text string) {
 	h.t.Helper()
 	for line := range strings.Lines(text) {
@@ -139,6 +140,9 @@ func (h *host) cron(text string) {
 				command += ` 2> said || grep -q "immutable flag was not reached" said`
 			}
 			h.run(command)
+			if h.out != "" {
+				h.t.Errorf("%s prints %s", command, h.out)
+			}
 		}
 	}
 }
