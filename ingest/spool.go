@@ -53,18 +53,18 @@ type SpoolConfig struct {
 
 // Stats describes a spool at one moment.
 type Stats struct {
-	Bytes          int64            // space of the files in use
-	Free           int64            // room left for intake
-	Unsealed       int64            // received bytes not yet released by the sealer
-	OldestUnsealed time.Time        // receipt of the oldest such byte, to a quarter of an hour; zero: none
-	Streams        int              // ever added
-	Conflicts      int64            // conflicting or late extents archived since the spool was opened
-	Torn           int64            // groups of an unfinished write dropped at the start: nothing acknowledged
-	Damaged        int64            // files kept aside or still in use because bytes in them are damaged
-	DamagedStreams []vault.StreamID // streams that may have lost bytes in those files
-	Runs           int              // entries of the extent table, 16 bytes each
-	Table          int64            // bytes of the table of metadata: names, streams, imports
-	TableLimit     int64            // beyond that nothing new is taken in
+	Bytes          int64            `json:"bytes"`                    // space of the files in use
+	Free           int64            `json:"free_bytes"`               // room left for intake
+	Unsealed       int64            `json:"unsealed_bytes"`           // received bytes not yet released by the sealer
+	OldestUnsealed time.Time        `json:"oldest_unsealed,omitzero"` // receipt of the oldest such byte, to a quarter of an hour; zero: none
+	Streams        int              `json:"streams"`                  // ever added
+	Conflicts      int64            `json:"conflicts"`                // conflicting or late extents archived since the spool was opened
+	Torn           int64            `json:"torn"`                     // groups of an unfinished write dropped at the start: nothing acknowledged
+	Damaged        int64            `json:"damaged"`                  // files kept aside or still in use because bytes in them are damaged
+	DamagedStreams []vault.StreamID `json:"damaged_streams,omitzero"` // streams that may have lost bytes in those files
+	Runs           int              `json:"runs"`                     // entries of the extent table, 16 bytes each
+	Table          int64            `json:"table_bytes"`              // bytes of the table of metadata: names, streams, imports
+	TableLimit     int64            `json:"table_limit_bytes"`        // beyond that nothing new is taken in
 }
 
 // Spool is the durable encrypted intake of all streams. It is safe for

@@ -8,23 +8,23 @@ import (
 // Stats are counts since the start, except Conns, Files and Removed, which are
 // the numbers now.
 type Stats struct {
-	Conns      int64     // open connections
-	Files      int64     // files and directories that have a name
-	Removed    int64     // removed files whose id is still kept
-	Calls      int64     // RPC calls understood
-	Writes     int64     // WRITE calls answered OK
-	Bytes      int64     // their payload
-	Commits    int64     // COMMIT calls answered OK
-	Full       int64     // calls answered JUKEBOX
-	FullSince  time.Time `json:",omitzero"` // the Sink has no room since then; zero: it has
-	Duplicates int64     // repeated calls answered from the cache
-	Refused    int64     // connections of unlisted or insecure peers, or above MaxConns
-	Denied     int64     // MNT calls refused
-	Foreign    int64     // handles used from an address that is not of their source
-	Forged     int64     // handles that we did not make
-	Malformed  int64     // connections closed for a bad record
-	Garbage    int64     // calls with a bad header or undecodable arguments
-	Panics     int64     // faults in a call; its connection was closed
+	Conns      int64     `json:"connections"`         // open connections
+	Files      int64     `json:"files"`               // files and directories that have a name
+	Removed    int64     `json:"removed"`             // removed files whose id is still kept
+	Calls      int64     `json:"calls"`               // RPC calls understood
+	Writes     int64     `json:"writes"`              // WRITE calls answered OK
+	Bytes      int64     `json:"bytes"`               // their payload
+	Commits    int64     `json:"commits"`             // COMMIT calls answered OK
+	Full       int64     `json:"full"`                // calls answered JUKEBOX
+	FullSince  time.Time `json:"full_since,omitzero"` // the Sink has no room since then; zero: it has
+	Duplicates int64     `json:"duplicates"`          // repeated calls answered from the cache
+	Refused    int64     `json:"refused"`             // connections of unlisted or insecure peers, or above MaxConns
+	Denied     int64     `json:"denied"`              // MNT calls refused
+	Foreign    int64     `json:"foreign"`             // handles used from an address that is not of their source
+	Forged     int64     `json:"forged"`              // handles that we did not make
+	Malformed  int64     `json:"malformed"`           // connections closed for a bad record
+	Garbage    int64     `json:"garbage"`             // calls with a bad header or undecodable arguments
+	Panics     int64     `json:"panics"`              // faults in a call; its connection was closed
 }
 
 // counters are the live form of Stats.

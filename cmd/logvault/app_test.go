@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -215,9 +216,7 @@ func TestHangupWhileStarting(t *testing.T) {
 	m.fs = vfs.NewFault(m.mem, func(_ vfs.Op, name string) error {
 		if !sent && strings.HasPrefix(name, "/s/spool") {
 			sent = true
-			if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil { // ends the tests if nobody listens
-				t.Error(err)
-			}
+			hangup(t) // ends the tests if nobody listens
 			cancel()
 		}
 		return nil
@@ -225,6 +224,18 @@ func TestHangupWhileStarting(t *testing.T) {
 	a := &app{in: strings.NewReader(""), out: &m.out, err: &m.errs, fs: m.fs, random: rand.Reader, now: time.Now, boot: vfs.Boottime, getenv: func(string) string { return "" }}
 	if code := a.run(ctx, []string{"logvault", conf, "serve"}); code != codeOK || !sent {
 		t.Errorf("exit %d, signal sent: %v: %s", code, sent, m.errs.String())
+	}
+}
+
+// hangup sends this process a SIGHUP that has arrived when hangup returns. One to
+// the process as a whole may reach another thread later, and on a busy machine
+// after the command under test has stopped listening: then it ends the tests.
+func hangup(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(syscall.Gettid()), uintptr(syscall.SIGHUP)); errno != 0 {
+		t.Error(errno)
 	}
 }
 
@@ -264,11 +275,32 @@ func TestJSON(t *testing.T) {
 			if err := json.Unmarshal([]byte(line), &v); err != nil || v["message_type"] == nil && v["type"] == nil {
 				t.Errorf("%v: %q: %v", args, line, err)
 			}
+			if keys := oddKeys(v); len(keys) > 0 {
+				t.Errorf("%v: keys %q, expected them like the others: lower_case", args, keys)
+			}
 		}
 		if strings.Contains(m.out.String()+m.errs.String(), "canary") {
 			t.Errorf("%v printed a log line", args)
 		}
 	}
+}
+
+// oddKeys are the keys of a JSON value that are not in lower case.
+func oddKeys(v any) (odd []string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, inner := range v {
+			if k != strings.ToLower(k) {
+				odd = append(odd, k)
+			}
+			odd = append(odd, oddKeys(inner)...)
+		}
+	case []any:
+		for _, inner := range v {
+			odd = append(odd, oddKeys(inner)...)
+		}
+	}
+	return odd
 }
 
 // TestQuiet: with --quiet success says nothing on standard error.
