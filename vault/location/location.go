@@ -44,6 +44,7 @@ type Error struct {
 	Detail string
 }
 
+// Error names the place, without a password, and what is wrong with it.
 func (e *Error) Error() string { return fmt.Sprintf("vault %q: %s", e.Place, e.Detail) }
 
 // Opener opens vaults. FS must be set. What it does for URLs, besides asking

@@ -366,10 +366,10 @@ func TestCanary(t *testing.T) {
 			return false
 		},
 		"under legal hold once its lock has ended": func(f *fake, w http.ResponseWriter, r *http.Request) bool {
-			if !is(r, http.MethodDelete, "versionId") {
-				return false
-			}
-			if v := f.find(strings.TrimPrefix(r.URL.Path, "/"+bucketName+"/"), r.URL.Query().Get("versionId")); v != nil && time.Now().After(v.until) {
+			tries := slices.DeleteFunc(slices.Clone(f.requests), func(r string) bool {
+				return !strings.HasPrefix(r, "DELETE ") || !strings.Contains(r, ".canary-")
+			})
+			if is(r, http.MethodDelete, "versionId") && len(tries) > 2 { // two come before the end
 				w.WriteHeader(http.StatusNoContent)
 				return true
 			}

@@ -24,7 +24,10 @@ const (
 // bodyError is an error of the body of a Put: not of the line.
 type bodyError struct{ err error }
 
+// Error returns the text of the body's error.
 func (e *bodyError) Error() string { return e.err.Error() }
+
+// Unwrap returns the body's error.
 func (e *bodyError) Unwrap() error { return e.err }
 
 // named reads the body of an object that is named by its content. The last
@@ -37,6 +40,7 @@ type named struct {
 	want vault.Hash
 }
 
+// Read returns the body's bytes, the last ones only if all are as they should be.
 func (n *named) Read(p []byte) (int, error) {
 	if n.left == 0 {
 		return 0, io.EOF

@@ -281,7 +281,7 @@ func TestCutLine(t *testing.T) {
 	host, port, _ := net.SplitHostPort(p.addr)
 	cfg.KnownHosts = []string{filepath.Join(t.TempDir(), "hosts")}
 	must(t, os.WriteFile(cfg.KnownHosts[0], fmt.Appendf(nil, "[%s]:%s %s", host, port, key), 0o600))
-	cfg.Timeout = time.Second
+	cfg.Timeout = 2 * time.Second
 	s := create(t, cfg)
 	large := strings.Repeat("0123456789abcdef", 1<<17) // 2 MiB
 	must(t, put(s, segment(large), large))

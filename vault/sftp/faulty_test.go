@@ -212,7 +212,7 @@ func TestStuckServer(t *testing.T) {
 // than it may be silent.
 func TestSlowBody(t *testing.T) {
 	server := startFaulty(t, allExtensions...)
-	server.cfg.Timeout = 2 * time.Second
+	server.cfg.Timeout = 4 * time.Second
 	s := create(t, server.cfg)
 	signs := make(chan struct{}, 100)
 	server.fail(func(op, _ string) error {

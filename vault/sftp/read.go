@@ -129,9 +129,13 @@ func (r *reader) start() {
 	}()
 }
 
+// transferError is an error of a transfer under way, which io.EOF would hide.
 type transferError struct{ err error }
 
+// Error returns the text of the transfer's error.
 func (e *transferError) Error() string { return e.err.Error() }
+
+// Unwrap returns the transfer's error.
 func (e *transferError) Unwrap() error { return e.err }
 
 // Close ends the transfer and waits for it.

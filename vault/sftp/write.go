@@ -23,11 +23,15 @@ var errNoRename = errors.New("the server has no posix-rename@openssh.com: it can
 // bodyError is an error of the body of a Put: not of the line.
 type bodyError struct{ err error }
 
+// Error returns the text of the body's error.
 func (e *bodyError) Error() string { return e.err.Error() }
+
+// Unwrap returns the body's error.
 func (e *bodyError) Unwrap() error { return e.err }
 
 type bodyReader struct{ r io.Reader }
 
+// Read reads the body and marks its errors.
 func (b bodyReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err != nil && err != io.EOF {
