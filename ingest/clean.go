@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -130,63 +129,106 @@ func (s *Spool) roomToCarry(f *spoolFile) bool {
 
 // carry stores the live bytes of a file again in the current one. The file is
 // then empty and removed when they are synced; until then a crash finds them in
-// both, and the later place counts.
+// both, and the later place counts. What cannot be found is damage.
 func (s *Spool) carry(f *spoolFile) error {
-	for _, st := range slices.Clone(s.table.order) {
-		for _, g := range slices.Clone(st.gens) {
-			for _, kind := range []recordKind{recExtent, recDigest} {
-				if err := s.carryGen(f, st, g, kind); err != nil {
+	for pass := 0; f.live > 0; pass++ {
+		if pass == 3 { // salvage leaves only what it has just read
+			return fmt.Errorf("%s: %d live bytes cannot be found: %w", f.names.file, f.live, errDamaged)
+		}
+		if pass > 0 {
+			if err := s.salvage(f); err != nil {
+				return err
+			}
+		}
+		if err := s.carryGroups(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carryGroups carries what is found, in the order of the file: a group holds
+// small extents of many streams, and is to be read once for all of them.
+func (s *Spool) carryGroups(f *spoolFile) error {
+	var starts []int64
+	for _, st := range s.table.order {
+		for _, g := range st.gens {
+			for _, t := range []runs{g.data, g.macs} {
+				for _, r := range t {
+					if r.slot() == f.slot {
+						starts = append(starts, r.pos())
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(starts)
+	f.refs++
+	r := &reading{s: s, files: []*spoolFile{f}, buf: groupBuffers.Get().(*[]byte)}
+	defer r.done()
+	next := int64(0)
+	for _, start := range slices.Compact(starts) {
+		// A run may go on in the groups that follow its first.
+		for pos := max(start, next); f.live > 0 && (pos == start || pos < start+mergeSpan); pos = next {
+			s.mu.Unlock()
+			err := r.load(f, pos)
+			s.mu.Lock()
+			s.moves++
+			if d := (*damageError)(nil); errors.As(err, &d) {
+				break // or nothing follows
+			}
+			if err != nil {
+				return err
+			}
+			next = r.next
+			err = eachRecord(r.plain, func(kind recordKind, body []byte) error {
+				if kind != recExtent && kind != recDigest {
+					return nil
+				}
+				h, payload, err := parseExtent(body)
+				if err != nil {
 					return err
 				}
+				return s.carryExtent(f, kind, h, payload)
+			})
+			if err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// carryGen carries the runs of one table of a generation, one run at a time.
-func (s *Spool) carryGen(f *spoolFile, st *stream, g *gen, kind recordKind) error {
-	type extent struct {
-		head extentHead
-		data []byte
-	}
-	for at := int64(0); ; {
-		t := g.table(kind)
-		i := t.from(at) // no run of f is before it
-		for i < len(*t) && (*t)[i].slot() != f.slot {
-			i++
+// carryExtent carries what of an extent lives in f.
+func (s *Spool) carryExtent(f *spoolFile, kind recordKind, h extentHead, payload []byte) error {
+	for first, at, end := h.off, h.off, h.off+int64(len(payload)); at < end; {
+		st := s.table.stream(h.stream)
+		if st == nil || st.gen(h.genKey.gen) == nil {
+			return nil // forgotten
 		}
-		if i == len(*t) {
+		g := st.gen(h.genKey.gen)
+		t := *g.table(kind)
+		i := t.from(at)
+		if i == len(t) || t[i].off() >= end {
 			return nil
 		}
-		var extents []extent
-		at = (*t)[i].off()
-		end := (*t)[i].end()
-		err := s.readHeld(g, kind, at, end, func(h *extentHead, payload []byte) error {
-			extents = append(extents, extent{*h, bytes.Clone(payload)})
-			return nil
-		})
-		if skipDamage(err) != nil {
+		x := t[i].sub(max(at, t[i].off()), min(end, t[i].end()))
+		if x.slot() != f.slot {
+			at = x.end()
+			continue
+		}
+		moves := s.moves
+		if err := s.reserve(extentSize(st.Source, int(x.len())), forRecords); err != nil {
 			return err
 		}
-		whole := err == nil
-		for _, x := range extents {
-			n := int64(len(x.data))
-			if err := s.reserve(extentSize(st.Source, len(x.data)), forRecords); err != nil {
-				return err
-			}
-			j := t.from(x.head.off) // released or trimmed meanwhile?
-			if j == len(*t) || (*t)[j].slot() != f.slot || (*t)[j].off() > x.head.off || (*t)[j].end() < x.head.off+n {
-				whole = false
-				continue
-			}
-			x.head.stable = kind == recDigest || g.unstable.first(x.head.off, x.head.off+n) == x.head.off+n
-			s.appendExtent(g, kind, &x.head, x.data)
+		if s.moves != moves {
+			continue // released or trimmed meanwhile?
 		}
-		if whole {
-			at = end
-		}
+		h.off, at = x.off(), x.end()
+		h.stable = kind == recDigest || g.unstable.first(x.off(), x.end()) == x.end()
+		s.appendExtent(g, kind, &h, payload[x.off()-first:x.end()-first])
 	}
+	return nil
 }
 
 // table returns the runs of the extents or of the block MACs.

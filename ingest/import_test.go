@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	crand "crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -365,6 +366,36 @@ func TestImportCancelled(t *testing.T) {
 	}
 	if len(r.drain()) != 0 {
 		t.Error("a cancelled import stored bytes")
+	}
+}
+
+// TestImportRecordVersions pins both versions of an import's record. The first
+// is that of fixtures/golden/v1/state.
+func TestImportRecordVersions(t *testing.T) {
+	const sum = "a62b22985071475d9e7f9ee15557513fa9751eabebb0ab84df51ce259ca31980"
+	hash, err := vault.ParseHash(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(0, 0x18ea0010bdb5ba07)
+	want := Earlier{Stream: streamB, Done: true, Bytes: 1449, Prefix: hash}
+	present := "020100000000000005a9" + sum + "18ea0010bdb5ba07"
+	if got := hex.EncodeToString(encodeEarlier(want, at)); got != present {
+		t.Errorf("a record is %s, expected %s", got, present)
+	}
+	for value, when := range map[string]time.Time{present: at, "010100000000000005a9" + sum: {}} {
+		b, err := hex.DecodeString(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, made, err := decodeEarlier(streamB, b); err != nil || got != want || !made.Equal(when) {
+			t.Errorf("%s reads as %+v of %v, %v", value, got, made, err)
+		}
+		for cut := range b {
+			if _, _, err := decodeEarlier(streamB, b[:cut]); err == nil {
+				t.Errorf("%d bytes of version %d are a record", cut, b[0])
+			}
+		}
 	}
 }
 

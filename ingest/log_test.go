@@ -366,7 +366,7 @@ func TestCloseUnderLoad(t *testing.T) {
 		for _, id := range []vault.StreamID{streamA, streamB} {
 			wg.Go(func() {
 				k := genKey{id, 0}
-				for off := int64(0); ; off += 100 {
+				for off := int64(0); off < 300_000; off += 100 { // or where Close catches it
 					sync := off%300 == 0
 					if err := r.s.Write(ctx, id, 0, off, text(k, off, 100, 0), client, sync); err != nil {
 						if !errors.Is(err, ErrClosed) {

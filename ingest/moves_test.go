@@ -3,6 +3,9 @@ package ingest
 import (
 	"strings"
 	"testing"
+
+	"logvault/internal/vfs"
+	"logvault/vault"
 )
 
 // crowdGroup leaves no room for 3,000 bytes in the pending group, so that the
@@ -103,5 +106,46 @@ func TestReadWhileCarried(t *testing.T) {
 	}
 	if got := r.drain()[genKey{streamA, 0}]; got != want[:len(got)] || len(got) < 19_000 {
 		t.Errorf("%d bytes came out after the move", len(got))
+	}
+}
+
+// A group of small extents of many streams is read once when it is carried, not
+// once for each of them.
+func TestCarryReadsOnce(t *testing.T) {
+	r := newRig(t, quiet, func(c *SpoolConfig) { c.FileBytes = 1 << 20 })
+	var ids []vault.StreamID
+	for i := range byte(50) {
+		ids = append(ids, vault.StreamID{i, 1})
+		r.add(ids[i])
+	}
+	for off := int64(0); off < 1000; off += 100 {
+		for _, id := range ids {
+			r.write(id, 0, off, lines(genKey{id, 0}, off, 100), false)
+		}
+		r.must(r.s.Sync(ctx))
+	}
+	groups := len(r.groups(r.s.cur))
+	reads, r2 := 0, r.on(r.mem)
+	r2.cfg.FS = vfs.NewFault(r.mem, func(op vfs.Op, _ string) error {
+		if op == vfs.OpRead {
+			reads++
+		}
+		return nil
+	})
+	r2.open() // carries the file that was not finished
+	if runs := r2.s.Stats().Runs; runs != len(ids) {
+		t.Errorf("%d runs, expected one of each stream", runs)
+	}
+	// Head and rest of each group, for the replay and for the cleaner, and some for headers and keys.
+	if most := 4*groups + 20; reads > most {
+		t.Errorf("%d reads for %d groups, expected at most %d", reads, groups, most)
+	}
+	for _, id := range ids {
+		r2.must(r2.s.EndGeneration(ctx, id, 0))
+	}
+	for k, text := range r2.drain() {
+		if text != lines(k, 0, 1000) {
+			t.Errorf("stream %s: %d bytes came out, expected 1000", k.stream, len(text))
+		}
 	}
 }

@@ -175,18 +175,10 @@ func (s *Spool) unread(err error) error {
 	if uerr := s.usable(); uerr != nil || err == nil {
 		return uerr
 	}
-	if skipDamage(err) != nil {
+	if d := (*damageError)(nil); !errors.As(err, &d) { // that was noted, and cut out
 		s.cfg.Log.Error("bytes in the spool cannot be read now", "err", err)
 	}
 	return nil
-}
-
-// skipDamage drops damage, which has been noted and cut out: it is a hole now.
-func skipDamage(err error) error {
-	if d := (*damageError)(nil); errors.As(err, &d) {
-		return nil
-	}
-	return err
 }
 
 // ReadAt reads bytes that the spool still holds, up to the first that it does
