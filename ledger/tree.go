@@ -321,30 +321,43 @@ func (t *Tree) bundle(ctx context.Context, number int64) ([][]byte, error) {
 
 // read reads a tile or bundle. A partial one may have been superseded since
 // the checkpoint was read: then the full one or a wider one, whose first part
-// is the same, is read in its place. name is the file that was read.
+// is the same, is read in its place; and if that was superseded before it could
+// be read, again, until no file of the tile is wider. name is the file that was
+// read, or the one that should be there.
 func (t *Tree) read(ctx context.Context, f file, limit int64) (data []byte, name string, err error) {
 	name = f.name(t.prefix)
 	data, err = vault.ReadAll(ctx, t.r, name, limit)
 	if !errors.Is(err, vault.ErrNotExist) || !f.partial() {
 		return data, name, err
 	}
+	last := f
+	for more := true; more; { // widths rise, so it ends
+		var lastErr error
+		if last, more, lastErr = t.wider(ctx, last); lastErr != nil {
+			return nil, name, lastErr
+		}
+		if !more {
+			// The last partial one may have gone because the tile is full now.
+			last.width = vault.TileWidth
+		}
+		data, lastErr = vault.ReadAll(ctx, t.r, last.name(t.prefix), limit)
+		if !errors.Is(lastErr, vault.ErrNotExist) {
+			return data, last.name(t.prefix), lastErr
+		}
+	}
+	return nil, name, err
+}
+
+// wider returns the widest partial file of f's tile, if it is wider than f.
+func (t *Tree) wider(ctx context.Context, f file) (widest file, more bool, err error) {
 	full := f
 	full.width = vault.TileWidth
-	wider := full.name(t.prefix)
-	data, err2 := vault.ReadAll(ctx, t.r, wider, limit)
-	if err2 == nil {
-		return data, wider, nil
-	}
-	err2 = t.r.List(ctx, wider+".p/", func(i vault.Info) error {
-		o, err := vault.ParseName(i.Name)
-		if err == nil && o.Width > f.width && data == nil {
-			wider = i.Name
-			data, err = vault.ReadAll(ctx, t.r, wider, limit)
+	widest = f
+	err = t.r.List(ctx, full.name(t.prefix)+".p/", func(i vault.Info) error {
+		if o, err := vault.ParseName(i.Name); err == nil {
+			widest.width = max(widest.width, o.Width)
 		}
-		return err
+		return nil
 	})
-	if err2 != nil || data == nil {
-		return nil, name, err // the name that should be there is the one to report
-	}
-	return data, wider, nil
+	return widest, widest.width > f.width, err
 }
