@@ -299,3 +299,35 @@ func TestSinkFails(t *testing.T) {
 		})
 	}
 }
+
+// TestReloadWithoutASource: a client whose source is taken out of the
+// configuration hears nothing, keeps its data, and goes on with its handles when
+// the source is back.
+func TestReloadWithoutASource(t *testing.T) {
+	sink := newMemSink()
+	cfg := testConfig(sink)
+	g := start(t, cfg)
+	c := g.dial(nfstest.Options{Reconnect: true, Backoff: time.Millisecond})
+	root := must[nfstest.Handle](t)(c.Mount("/"))
+	f := c.Open(must[nfstest.Handle](t)(c.Create(root, "f")))
+	if err := errors.Join(f.Write([]byte("one\n")), f.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	g.srv.SetSources(nil)
+	done := make(chan error, 1)
+	go func() { done <- errors.Join(f.Write([]byte("two\n")), f.Commit()) }()
+	for g.srv.Stats().Refused == 0 {
+		select {
+		case err := <-done:
+			t.Fatalf("answered without a source: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	g.srv.SetSources(cfg.Sources)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := sink.crash().content("f", 0); string(got) != "one\ntwo\n" {
+		t.Errorf("durable %q", got)
+	}
+}

@@ -247,7 +247,8 @@ func (s *Server) perform(c *call, p *procedure) {
 		}
 		entry, first = s.replies.begin(key) // that one was not carried out
 	}
-	if entry == nil {
+	if entry == nil { // overload, not want of room: no alarm
+		s.stats.full.Add(1)
 		s.pause(c.conn.ctx, s.fullDelay)
 		s.repeat(c, answer{status: statusJukebox})
 		return

@@ -93,9 +93,9 @@ func TestLoadRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, expected %q", tc.name, err, tc.want)
 		}
 	}
-	newer := []byte{2, 1, 0, 0}
+	newer := []byte{metaVersion + 1, 1, 0, 0}
 	if _, err := newServer(t, &metaSink{meta: map[string][]byte{metaKey(root): newer}}, time.Now); !errors.Is(err, vault.ErrNewer) {
-		t.Errorf("record of version 2: got %v, expected newer", err)
+		t.Errorf("record of version %d: got %v, expected newer", metaVersion+1, err)
 	}
 }
 
@@ -296,7 +296,7 @@ func TestRecordsArePinned(t *testing.T) {
 	}
 	e := replyEntry{slot: 0x2a, at: time.Unix(0, 21), key: replyKey{peer: netip.MustParseAddr("192.0.2.7"), xid: 22, proc: procCreate, argsSum: 23, argLen: 24}}
 	for name, got := range map[string]vault.KV{
-		"nfs/node/0000000000000abc 01010300" + "0000010000000000" + "0000010000000001" + "000001a00000000d0000000e" +
+		"nfs/node/0000000000000abc 02010300" + "0000010000000000" + "0000010000000001" + "000001a00000000d0000000e" +
 			"000000000000000f0000000000000010" + "000000000000001100000000000000120000000000000013" +
 			"aa000000000000000000000000000000" + "bb00000000000000" + "0000000000000014" + "612e6c6f67": {Key: metaKey(0xabc), Value: m.encode()},
 		"nfs/reply/002a 01000000" + "0000001600000008" + "0000001700000018" + "00000000000000000000ffffc0000207" +
