@@ -33,6 +33,7 @@ type IntegrityError struct {
 	Expected, Got string
 }
 
+// Error names the object, the entry that announces it, and what was found instead.
 func (e *IntegrityError) Error() string {
 	return fmt.Sprintf("%s (ledger entry %d): expected %s, got %s", e.Object, e.Entry, e.Expected, e.Got)
 }
@@ -225,6 +226,7 @@ type cappedBuffer struct {
 	limit int64
 }
 
+// Write takes all of p or, if that would exceed the limit, nothing.
 func (b *cappedBuffer) Write(p []byte) (int, error) {
 	if int64(b.buf.Len()+len(p)) > b.limit {
 		return 0, fmt.Errorf("more than %d bytes of text", b.limit)

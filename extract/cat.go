@@ -187,6 +187,7 @@ type countingWriter struct {
 	n int64
 }
 
+// Write counts what the writer below has taken, also of a call that fails.
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)

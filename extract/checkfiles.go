@@ -213,6 +213,7 @@ type contextReader struct {
 	r   io.Reader
 }
 
+// Read fails with the error of the context once that has ended.
 func (r *contextReader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err

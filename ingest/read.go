@@ -91,7 +91,10 @@ type damageError struct {
 	err  error
 }
 
+// Error is that of the cause.
 func (e *damageError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
 func (e *damageError) Unwrap() error { return e.err }
 
 // run reads the groups from x.pos on until it has seen all bytes of x.

@@ -129,6 +129,8 @@ type Error struct {
 	Detail string
 }
 
+// Error begins with file and line, as editors understand it, or without a line if
+// none is known.
 func (e *Error) Error() string {
 	if e.Line > 0 {
 		return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Detail)

@@ -14,7 +14,10 @@ type fieldError struct {
 	err error
 }
 
+// Error is that of the cause: the key is told by the line it stands on.
 func (e *fieldError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
 func (e *fieldError) Unwrap() error { return e.err }
 
 // at notes the key of an error; nil stays nil, and the innermost key counts.

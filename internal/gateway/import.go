@@ -110,10 +110,12 @@ func (r *roomWatch) note(err error) error {
 	return err
 }
 
+// Write notes whether the spool was full.
 func (r *roomWatch) Write(ctx context.Context, id vault.StreamID, gen, off int64, data []byte, client netip.Addr, sync bool) error {
 	return r.note(r.Importer.Write(ctx, id, gen, off, data, client, sync))
 }
 
+// SetMeta notes whether the spool was full.
 func (r *roomWatch) SetMeta(ctx context.Context, kvs ...vault.KV) error {
 	return r.note(r.Importer.SetMeta(ctx, kvs...))
 }
@@ -124,6 +126,7 @@ type DueError struct {
 	Class         string
 }
 
+// Error gives both times in RFC 3339.
 func (e *DueError) Error() string {
 	return fmt.Sprintf("records of %s in class %s had to be destroyed on %s", e.Recorded.Format(time.RFC3339), e.Class, e.Due.Format(time.RFC3339))
 }
@@ -131,6 +134,7 @@ func (e *DueError) Error() string {
 // UnknownSourceError names a source that the configuration does not have.
 type UnknownSourceError struct{ Name vault.Source }
 
+// Error names the source.
 func (e *UnknownSourceError) Error() string {
 	return fmt.Sprintf("source %q is not in the configuration", string(e.Name))
 }

@@ -165,6 +165,8 @@ type messageReader struct {
 	err    error         // sticky
 }
 
+// Read may give bytes of a message that turns out to be damaged: nothing is to be
+// believed before io.EOF. Errors stay, and wrap ErrDamaged where the message is at fault.
 func (m *messageReader) Read(p []byte) (int, error) {
 	if m.err != nil {
 		return 0, m.err

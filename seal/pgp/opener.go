@@ -126,6 +126,9 @@ type localGPG struct{ home string }
 // passphrase and a card can be used. The context ends the program.
 func LocalGPG(home string) Opener { return localGPG{home} }
 
+// Open accepts what gpg decrypted only if it also says that the integrity check
+// passed. Without gpg or a secret key the error wraps ErrNoKey. The text, at most
+// 64 MiB, is overwritten if it is not accepted.
 func (g localGPG) Open(ctx context.Context, message []byte) ([]byte, error) {
 	args := []string{"--batch", "--no-auto-key-retrieve", "--status-fd", "2", "--decrypt"}
 	if g.home != "" {
@@ -182,6 +185,8 @@ type cappedBuffer struct {
 	limit int
 }
 
+// Write takes all of p or, if that would exceed the limit, nothing: gpg is then
+// stopped by the closed pipe.
 func (b *cappedBuffer) Write(p []byte) (int, error) {
 	if b.Len()+len(p) > b.limit {
 		return 0, fmt.Errorf("gpg wrote more than %d bytes", b.limit)

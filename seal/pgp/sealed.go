@@ -40,6 +40,8 @@ func newPartial(w io.Writer, head byte) *partialWriter {
 	return p
 }
 
+// Write collects pieces of pieceSize. A full one is written when more comes, since
+// the last has another form. Errors stay.
 func (p *partialWriter) Write(data []byte) (int, error) {
 	written := 0
 	for len(data) > 0 && p.err == nil {
@@ -80,6 +82,7 @@ type cfbWriter struct {
 	used  int                 // bytes of the block done; BlockSize: the next needs a new mask
 }
 
+// Write overwrites p with what it writes.
 func (c *cfbWriter) Write(p []byte) (int, error) {
 	c.mdc.Write(p)
 	c.encrypt(p)
@@ -135,6 +138,7 @@ func newSealed(w io.Writer, random io.Reader, session []byte) (*sealedWriter, er
 	return &sealedWriter{literal: literal, cfb: cfb, sealed: sealed}, nil
 }
 
+// Write encrypts p; nothing is a message before Close. After Close it fails.
 func (s *sealedWriter) Write(p []byte) (int, error) {
 	if s.closed {
 		return 0, errClosed

@@ -45,6 +45,7 @@ type gzipCompressor struct {
 	out []byte
 }
 
+// Write collects what the compressor below gives for the member. It cannot fail.
 func (g *gzipCompressor) Write(p []byte) (int, error) {
 	g.out = append(g.out, p...)
 	return len(p), nil
@@ -264,6 +265,8 @@ type namedReader struct {
 	name string
 }
 
+// Read adds the name to errors but io.EOF, and to one about the window of zstd
+// what to do.
 func (n *namedReader) Read(p []byte) (int, error) {
 	k, err := n.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {

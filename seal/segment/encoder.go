@@ -133,6 +133,7 @@ type output struct {
 	hash hash.Hash
 }
 
+// Write keeps and hashes the bytes of the object. It cannot fail.
 func (o *output) Write(p []byte) (int, error) {
 	o.buf = append(o.buf, p...)
 	o.hash.Write(p)
