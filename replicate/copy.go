@@ -133,7 +133,7 @@ func (p *pass) settle(ctx context.Context, it item, here *listed, buf []byte) er
 
 // readBack reads an object from the destination and hashes it.
 func (p *pass) readBack(ctx context.Context, it item, buf []byte) error {
-	if err := p.rehash(ctx, p.o.To, it, buf); err != nil {
+	if err := p.rehash(ctx, p.o.To, it, nil, buf); err != nil {
 		return fmt.Errorf("destination, read back: %w", err)
 	}
 	return nil
@@ -192,7 +192,7 @@ func (p *pass) put(ctx context.Context, it item, size int64, r io.Reader, buf []
 	}
 	switch {
 	case shows && errors.Is(err, ErrChanged):
-		if serr := p.rehash(ctx, p.o.From, it, buf); serr != nil {
+		if serr := p.rehash(ctx, p.o.From, it, p.limit, buf); serr != nil {
 			return fmt.Errorf("source: %w", serr)
 		}
 		return fmt.Errorf("destination, read back: %w", err)
@@ -206,14 +206,18 @@ func (p *pass) put(ctx context.Context, it item, size int64, r io.Reader, buf []
 	return p.readBack(ctx, it, buf)
 }
 
-// rehash reads an object and compares it with the ledger.
-func (p *pass) rehash(ctx context.Context, r vault.Reader, it item, buf []byte) error {
+// rehash reads an object, no faster than the limiter if one is given, and compares
+// it with the ledger.
+func (p *pass) rehash(ctx context.Context, r vault.Reader, it item, limit *limiter, buf []byte) error {
 	rc, _, err := r.Open(ctx, it.name)
 	if err != nil {
 		return err
 	}
 	defer rc.Close() // read-only: nothing to lose
-	return p.hash(it, rc, buf)
+	if limit == nil {
+		return p.hash(it, rc, buf)
+	}
+	return p.hash(it, &limited{ctx, limit, rc}, buf)
 }
 
 // hash reads an object's bytes to the end and compares. One without an end is

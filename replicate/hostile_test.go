@@ -140,6 +140,54 @@ func TestSourceWrittenLater(t *testing.T) {
 	}
 }
 
+// TestRecheckIsLimited: reading the source again counts against the rate, and goes
+// on where a line broke.
+func TestRecheckIsLimited(t *testing.T) {
+	w := source(t, 84)
+	r := newReplica(t, w)
+	files := load(t, w.Vault)
+	copied := r.must(files)
+	var left atomic.Int64
+	left.Store(3)
+	from := &opens{Files: files}
+	r.now = r.now.Add(48 * time.Hour)
+	restored := laterWritten{from, r.now.Add(-time.Second)}
+	var waited time.Duration
+	r.options = func(o *replicate.Options) {
+		o.Jobs, o.Rate = 1, 1000
+		o.From = cut{o.From, &left}
+		now := r.now // stands still: all time is waited for
+		o.Now = func() time.Time { return now }
+		o.Sleep = func(_ context.Context, d time.Duration) error {
+			if d < time.Second { // else it is one before another try
+				waited += d
+			}
+			now = now.Add(d)
+			return nil
+		}
+	}
+	r.must(restored)
+	if want := time.Duration(copied.Bytes) * time.Millisecond; waited < want/2 {
+		t.Errorf("waited %v for %d bytes at 1000 a second", waited, copied.Bytes)
+	}
+	if n := from.n.Load(); n != copied.Copied {
+		t.Errorf("%d objects were read, expected %d once each", n, copied.Copied)
+	}
+}
+
+// cut is a source whose line breaks a few times when a segment is opened.
+type cut struct {
+	vault.Reader
+	left *atomic.Int64
+}
+
+func (c cut) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
+	if strings.HasPrefix(name, "segments/") && c.left.Add(-1) >= 0 {
+		return nil, 0, vault.ErrUnreachable
+	}
+	return c.Reader.Open(ctx, name)
+}
+
 // TestKeptHeadsAway: a line that breaks while heads and cosignatures are copied is
 // no forged cosignature.
 func TestKeptHeadsAway(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"sync"
 	"syscall"
@@ -44,6 +45,22 @@ func (l *limiter) wait(ctx context.Context, n int) error {
 		return ctx.Err()
 	}
 	return l.sleep(ctx, d)
+}
+
+// limited reads no faster than a limiter lets it.
+type limited struct {
+	ctx   context.Context
+	limit *limiter
+	r     io.Reader
+}
+
+// Read waits for its turn after it has read.
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if werr := l.limit.wait(l.ctx, n); werr != nil {
+		return 0, werr
+	}
+	return n, err
 }
 
 const (

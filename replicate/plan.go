@@ -259,41 +259,18 @@ func (p *pass) lists(ctx context.Context) (err error) {
 // name. It also counts what there is to copy.
 func (p *pass) check(ctx context.Context) error {
 	tombs := tombstones{p: p}
-	buf := make([]byte, bufferSize)
-	err := p.items(ctx, func(it item) error {
-		here, there := p.here.find(it.name), p.there.find(it.name)
-		if here != nil {
-			here.named = true
-		}
-		if there != nil {
-			there.named = true
-		}
-		if err := sizes(it, here, there); err != nil {
-			return err
-		}
-		switch {
-		case there == nil && !it.due:
-			if gone, err := tombs.has(ctx, it.key); err != nil || !gone {
-				return errors.Join(fmt.Errorf("source: %w: %s, named by entry %d", ErrMissing, it.name, it.entry), err)
+	err := p.parallel(ctx, func(do func(func([]byte) error) error) error {
+		return p.items(ctx, func(it item) error {
+			here, there := p.here.find(it.name), p.there.find(it.name)
+			if err := p.compare(ctx, it, here, there, &tombs); err != nil {
+				return err
 			}
-			p.sum.Missing++
-		case there == nil:
-			p.sum.Missing++
-		case here != nil && p.rewritten(here, there):
-			if err := p.rehash(ctx, p.o.From, it, buf); err != nil {
-				return fmt.Errorf("source: %w", err)
+			p.tally(it, here, there)
+			if it.due || here == nil || there == nil || !p.rewritten(here, there) {
+				return nil
 			}
-			p.changed = p.changed || there.written < p.now.UnixNano()
-		}
-		p.tally(it, here, there)
-		switch {
-		case it.due || here == nil && there == nil:
-		case here != nil && p.settled(it, here) && !it.moved:
-			p.idle = earlier(p.idle, it.until)
-		default:
-			p.busy = true
-		}
-		return nil
+			return do(func(buf []byte) error { return p.recheck(ctx, it, there, buf) })
+		})
 	})
 	if err != nil {
 		return err
@@ -311,6 +288,41 @@ func (p *pass) check(ctx context.Context) error {
 	if p.sum.Unrecorded > 0 {
 		p.o.Log.Warn("source objects without an entry are not copied", "objects", p.sum.Unrecorded)
 	}
+	return nil
+}
+
+// compare judges one object by what the two sides list.
+func (p *pass) compare(ctx context.Context, it item, here, there *listed, tombs *tombstones) error {
+	if here != nil {
+		here.named = true
+	}
+	if there != nil {
+		there.named = true
+	}
+	if err := sizes(it, here, there); err != nil {
+		return err
+	}
+	if there != nil {
+		return nil
+	}
+	if !it.due {
+		if gone, err := tombs.has(ctx, it.key); err != nil || !gone {
+			return errors.Join(fmt.Errorf("source: %w: %s, named by entry %d", ErrMissing, it.name, it.entry), err)
+		}
+	}
+	p.sum.Missing++
+	return nil
+}
+
+// recheck reads an object again at the source, where it was written again.
+func (p *pass) recheck(ctx context.Context, it item, there *listed, buf []byte) error {
+	err := p.again(ctx, it.name, func() error { return p.rehash(ctx, p.o.From, it, p.limit, buf) })
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed = p.changed || there.written < p.now.UnixNano()
 	return nil
 }
 
@@ -338,8 +350,16 @@ func sizes(it item, here, there *listed) error {
 	return nil
 }
 
-// tally counts an item as present, due or to be copied.
+// tally counts an item as present, due or to be copied, and notes whether there is
+// anything to do for it.
 func (p *pass) tally(it item, here, there *listed) {
+	switch {
+	case it.due || here == nil && there == nil:
+	case here != nil && p.settled(it, here) && !it.moved:
+		p.idle = earlier(p.idle, it.until)
+	default:
+		p.busy = true
+	}
 	switch {
 	case here != nil:
 		p.sum.Present++

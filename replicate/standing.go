@@ -88,7 +88,7 @@ func (s *standing) objects(ctx context.Context) error {
 			}
 			s.sum.Fresh++
 			return do(func(buf []byte) error {
-				if err := s.rehash(ctx, s.store, it, buf); err != nil {
+				if err := s.rehash(ctx, s.store, it, nil, buf); err != nil {
 					return err
 				}
 				_, err := s.protect(ctx, it.name, it.until)
