@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -81,6 +82,8 @@ func (a *app) ingest(c *cli.Context) (err error) {
 		switch {
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			return &codedError{codeFailure, "the file is cut off or still being written; nothing of it counts as imported", err}
+		case errors.Is(err, syscall.EISDIR):
+			return &codedError{codeUsage, "name its files: --file A --file B; the files before it are imported", err}
 		case errors.Is(err, fs.ErrNotExist):
 			return &codedError{codeFailure, "check the path; the files before it are imported", err}
 		case err != nil:

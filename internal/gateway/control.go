@@ -253,6 +253,10 @@ func dialControl(ctx context.Context, socket string) (*client, error) {
 
 // call sends one command and decodes the answer into out.
 func (c *client) call(ctx context.Context, method, path string, body io.Reader, out any) error {
+	sent := &sending{Reader: body}
+	if body != nil {
+		body = sent
+	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://serve/v1/"+path, body)
 	if err != nil {
 		return err
@@ -261,19 +265,20 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader, 
 		// A body that is not wanted, of a file that was imported before, is not sent.
 		req.Header.Set("Expect", "100-continue")
 	}
-	if closer, ok := body.(io.Closer); ok {
-		// When the connection ends first, the transport waits for its writer, and
-		// that for a body that may never give another byte.
-		defer context.AfterFunc(ctx, func() { closer.Close() })()
-	}
+	// When the connection ends first, the transport waits for its writer, and
+	// that for a body that may never give another byte.
+	defer context.AfterFunc(ctx, func() { sent.Close() })()
 	resp, err := c.http.Do(req)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
-	if err != nil && hungUp(err) {
-		return fmt.Errorf("asking serve: %w: %w", ErrStopping, err)
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err // without the address, which nobody typed
 	}
-	if err != nil {
+	switch own := sent.failed(); {
+	case err != nil && own == nil && hungUp(err):
+		return fmt.Errorf("asking serve: %w: %v", ErrStopping, err)
+	case err != nil:
 		return fmt.Errorf("asking serve: %w", err)
 	}
 	defer resp.Body.Close() // read-only
@@ -291,10 +296,42 @@ func (c *client) call(ctx context.Context, method, path string, body io.Reader, 
 }
 
 // hungUp tells whether an error says that `serve` went away before it answered,
-// as after a kill. The body of a damaged file ends with io.ErrUnexpectedEOF, which
-// is another.
+// as after a kill.
 func hungUp(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EPIPE)
+}
+
+// sending is a body that is sent. It remembers whether it failed by itself: a
+// damaged file ends like a connection that breaks.
+type sending struct {
+	io.Reader
+	mu  sync.Mutex // the transport reads in a goroutine of its own
+	err error      // guarded by mu
+}
+
+// Read implements io.Reader.
+func (s *sending) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+	}
+	return n, err
+}
+
+// Close implements io.Closer: it ends a read, if the body can do that.
+func (s *sending) Close() error {
+	if c, ok := s.Reader.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+func (s *sending) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // refusal is the error of an answer that is not a result.

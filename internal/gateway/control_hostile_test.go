@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"logvault/ingest"
 	"logvault/ledger/entry"
@@ -74,6 +75,30 @@ func TestControlAnswers(t *testing.T) {
 				t.Errorf("%v, expected %v and %q", err, c.want, c.text)
 			}
 		})
+	}
+}
+
+// TestControlKilledWhileSending: serve dies within an import. That is not an end
+// of the file, which a damaged one is; and the other way round.
+func TestControlKilledWhileSending(t *testing.T) {
+	c := replying(t, "")
+	pr, pw := io.Pipe()
+	go func() { // ends with the pipe
+		for {
+			if _, err := pw.Write(bytes.Repeat([]byte("a line\n"), 1000)); err != nil {
+				return
+			}
+		}
+	}()
+	_, err := c.Ingest(ctx, header("squid1"), pr)
+	pr.Close()
+	if !errors.Is(err, ErrStopping) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "http://") {
+		t.Errorf("serve was killed: %v", err)
+	}
+	c, _ = serveFake(t, &fakeService{})
+	cut := io.MultiReader(strings.NewReader("a line\n"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	if _, err := c.Ingest(ctx, header("squid1"), cut); errors.Is(err, ErrStopping) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the file is cut off: %v", err)
 	}
 }
 
