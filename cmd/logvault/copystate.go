@@ -57,7 +57,7 @@ func (a *app) lockCopy(c *cli.Context, state copyState) (io.Closer, error) {
 		return nil, &codedError{codeNoVault, "make the copy with --init and --trust; a lost --state directory is not made anew silently",
 			fmt.Errorf("no copy state in %s for %s", string(state), c.String("to"))}
 	}
-	return a.fs.Lock(state.file("lock"))
+	return vfs.LockOwn(a.fs, state.file("lock"))
 }
 
 // copyKeys are what a copy signs with.

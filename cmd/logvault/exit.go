@@ -144,7 +144,7 @@ var outcomes = []outcome{
 	{syscall.EIO, codePartial, "the disk or NAS reports an I/O error; look at the kernel log"},
 	{syscall.EADDRINUSE, codeFailure, "another program listens there (the kernel's NFS server?); choose another port in nfs.listen"},
 	{syscall.EROFS, codeFailure, "the disk is mounted read-only; look at the kernel log"},
-	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, or as root for a port below 1024"},
+	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, as in `runuser -u logvault -- logvault …`; a port below 1024 needs root"},
 	{extract.ErrNoSegment, codeUsage, "`logvault ls` lists the segments"},
 }
 

@@ -70,7 +70,7 @@ func Recover(ctx context.Context, env Env, c *config.Config, key string) (res Re
 	if _, err := env.FS.Stat(r.paths.keys()); errors.Is(err, fs.ErrNotExist) {
 		return res, fmt.Errorf("%s: %w: %w", c.State, ErrNoState, err)
 	}
-	lock, err := env.FS.Lock(r.paths.lock())
+	lock, err := vfs.LockOwn(env.FS, r.paths.lock())
 	if err != nil {
 		return res, fmt.Errorf("locking the state %s: %w", c.State, err)
 	}

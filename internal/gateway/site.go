@@ -155,7 +155,7 @@ func (s *Site) openLocal(ctx context.Context) error {
 	if _, err := s.env.FS.Stat(p.keys()); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: %w", s.Config().State, ErrNoState, err)
 	}
-	lock, err := s.env.FS.Lock(p.lock())
+	lock, err := vfs.LockOwn(s.env.FS, p.lock())
 	if err != nil {
 		return fmt.Errorf("locking the state %s: %w", s.Config().State, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"syscall"
 	"time"
 	"unsafe"
@@ -125,6 +126,32 @@ func (osFS) Lock(name string) (io.Closer, error) {
 		return nil, fmt.Errorf("%s: %w", name, ErrLocked)
 	}
 	return nil, &fs.PathError{Op: "flock", Path: name, Err: err}
+}
+
+// LockOwn is fsys.Lock(name) if the directory that name is in belongs to this
+// process's user. Root could write into another user's directory, and what it
+// made there would shut the owner out: fs.ErrPermission, or ErrLocked while the
+// owner itself holds the lock. A file system without owners, such as Mem, passes.
+func LockOwn(fsys FS, name string) (io.Closer, error) {
+	dir := path.Dir(name)
+	info, err := fsys.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) == os.Geteuid() {
+		return fsys.Lock(name)
+	}
+	foreign := fmt.Errorf("%s belongs to user %d, this is user %d: %w", dir, st.Uid, os.Geteuid(), fs.ErrPermission)
+	if _, err := fsys.Stat(name); err != nil {
+		return nil, foreign // Lock would make the file
+	}
+	lock, err := fsys.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	lock.Close() // nothing was written
+	return nil, foreign
 }
 
 // Space is statfs(2). Free is what is left to unprivileged users.
