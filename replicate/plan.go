@@ -188,6 +188,7 @@ func (p *pass) wraps(fn func(item) error) error {
 		it := item{size: -1, limit: wrapLimit, entry: i, key: i, due: k.sealed && !k.live, until: k.until, moved: p.prior == vault.LevelLock && k.until.After(k.was)}
 		if !k.sealed {
 			it.until = k.day.Start(time.UTC).AddDate(0, 0, 1)
+			it.due = !p.now.Before(it.until)
 		}
 		for _, w := range k.wraps {
 			it.name, it.hash = vault.WrapName(k.day, k.class, k.public, w), w
