@@ -144,7 +144,7 @@ var Codes = []Code{
 	{codeGap, Warning, "A stretch of a stream never arrived, and a gap entry says so.", "Look at the proxy and the network at that time."},
 	{codeConflict, Warning, "A proxy wrote other bytes over bytes already received; both are kept, and a conflict entry says so.", "Look at what writes that file on the proxy."},
 	{codeMissingTooEarly, Error, "An object is absent before its legal date.", "Copy it from another copy, as the file or object of the same name."},
-	{codeOverdue, Error, "An object is still there after its legal date and the grace of its class.", "Run expire."},
+	{codeOverdue, Error, "An object is still there after its legal date and the grace of its class.", "This release destroys nothing yet. Remove by hand, on every copy, the wraps of its day and then the object, and note it in your register."},
 	{codeUnrecorded, Error, "An object is absent after its legal date, but no copy log records its destruction.", "Somebody removed it by hand. Note it in your register."},
 	{codeHoldViolated, Error, "An object under a hold is absent.", "Copy it from another copy at once."},
 	{codeKeyMissing, Error, "No wrap of a period key is there although data sealed to it must still be readable.", "Copy keys/ from another copy. A copy made without keys is verified as such."},
