@@ -193,6 +193,7 @@ type logFile struct {
 	file *os.File
 }
 
+// Close implements io.Closer.
 func (l *logFile) Close() error {
 	err := l.ReadCloser.Close()
 	if ferr := l.file.Close(); err == nil {

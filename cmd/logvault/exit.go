@@ -83,7 +83,10 @@ type codedError struct {
 	err  error
 }
 
+// Error implements error.
 func (e *codedError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause to errors.Is.
 func (e *codedError) Unwrap() error { return e.err }
 
 // outcome ties the errors that packages return to an exit code and to what a

@@ -45,8 +45,10 @@ type dirPlace struct {
 	root string
 }
 
+// Name implements verify.Place.
 func (d dirPlace) Name() string { return d.root }
 
+// Walk implements verify.Place.
 func (d dirPlace) Walk(ctx context.Context, fn func(verify.File) error) error {
 	return d.walk(ctx, d.root, fn)
 }
@@ -83,6 +85,7 @@ type storePlace struct {
 	store vault.Store
 }
 
+// Name implements verify.Place.
 func (s storePlace) Name() string { return s.name }
 
 // versions is a store that may keep what was overwritten or deleted.
@@ -92,6 +95,7 @@ type versions interface {
 	EachOldVersion(ctx context.Context, fn func(i vault.Info, version string, open func() (io.ReadCloser, error)) error) error
 }
 
+// Walk implements verify.Place.
 func (s storePlace) Walk(ctx context.Context, fn func(verify.File) error) error {
 	at := strings.TrimRight(s.name, "/") + "/"
 	if v, ok := s.store.(versions); ok {

@@ -67,6 +67,7 @@ type interruptible struct {
 // processor's cache until it is copied.
 const interruptibleRead = 256 << 10
 
+// Read implements io.Reader.
 func (i *interruptible) Read(p []byte) (int, error) {
 	type result struct {
 		n   int

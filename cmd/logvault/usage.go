@@ -16,6 +16,7 @@ type usageError struct {
 	command string // whose help tells more; "" is the program's
 }
 
+// Error implements error.
 func (e *usageError) Error() string { return e.text }
 
 func (e *usageError) hint() string {

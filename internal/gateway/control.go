@@ -32,6 +32,7 @@ type RemoteError struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
+// Error implements error.
 func (e *RemoteError) Error() string { return e.Message }
 
 // ErrStopping says that `serve` was stopped while it carried out a command.
@@ -347,27 +348,32 @@ func refusal(resp *http.Response) error {
 	return remote
 }
 
+// Seal implements Service.
 func (c *client) Seal(ctx context.Context) (r SealResult, err error) {
 	err = c.call(ctx, http.MethodPost, "seal", nil, &r)
 	return r, err
 }
 
+// Status implements Service.
 func (c *client) Status(ctx context.Context) (r Status, err error) {
 	err = c.call(ctx, http.MethodGet, "status", nil, &r)
 	return r, err
 }
 
+// Imports implements Service.
 func (c *client) Imports(ctx context.Context, source vault.Source, head vault.Hash) (r []ingest.Earlier, err error) {
 	q := url.Values{"source": {string(source)}, "head": {head.String()}}
 	err = c.call(ctx, http.MethodGet, "imports?"+q.Encode(), nil, &r)
 	return r, err
 }
 
+// Ingest implements Service.
 func (c *client) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader) (r ingest.ImportResult, err error) {
 	err = c.call(ctx, http.MethodPost, "ingest?"+encodeImport(h).Encode(), body, &r)
 	return r, err
 }
 
+// Record implements Service.
 func (c *client) Record(ctx context.Context, e entry.Entry) (index int64, err error) {
 	data, err := entry.Encode(e)
 	if err != nil {
@@ -383,6 +389,7 @@ type registered struct {
 	Object string `json:"object"`
 }
 
+// Register implements Service.
 func (c *client) Register(ctx context.Context, class vault.Class, record []byte) (commit, object vault.Hash, err error) {
 	var r registered
 	q := url.Values{"class": {string(class)}}
@@ -396,6 +403,7 @@ func (c *client) Register(ctx context.Context, class vault.Class, record []byte)
 	return commit, object, err
 }
 
+// Close implements Service.
 func (c *client) Close() error {
 	c.http.CloseIdleConnections()
 	return nil

@@ -46,12 +46,12 @@ var ErrNoState = errors.New("no gateway state here")
 
 // Env is the world a gateway lives in.
 type Env struct {
-	FS     vfs.FS
-	Random io.Reader
-	Now    func() time.Time
-	Boot   func() time.Duration
-	Log    *slog.Logger
-	Stores location.Opener // opens the vault
+	FS     vfs.FS               // holds the state
+	Random io.Reader            // draws keys and ids
+	Now    func() time.Time     // dates what is stored
+	Boot   func() time.Duration // time since the boot, sleep included: measures what the wall clock must not
+	Log    *slog.Logger         // hears what happens, never of what a line says
+	Stores location.Opener      // opens the vault
 	// Background, if set, is called by each goroutine that does the heavy work of
 	// sealing before it begins, so that the intake can be preferred.
 	Background func()
