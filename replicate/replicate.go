@@ -52,7 +52,8 @@
 //
 // Objects held already are compared by listing: name and size on both sides,
 // and their bytes at the source again if they were written there after they
-// were copied. A byte that rots silently is found by verify, not by replicate.
+// were copied, and less than an hour before the last pass on record or since. A
+// byte that rots silently is found by verify, not by replicate.
 package replicate
 
 import (
