@@ -17,6 +17,7 @@ import (
 	"logvault/internal/gateway"
 	"logvault/internal/vfs"
 	"logvault/retention/policy"
+	"logvault/seal/pgp"
 	"logvault/vault/location"
 )
 
@@ -61,6 +62,9 @@ func (a *app) init(c *cli.Context) error {
 		}
 		if err != nil {
 			return &codedError{codeUsage, "give the auditor's public key file", fmt.Errorf("reading the auditor's key: %w", err)}
+		}
+		if _, err := pgp.ParseAuditor(data, a.now()); err != nil {
+			return fmt.Errorf("%s: %w", file, err) // of several, which one
 		}
 		auditors = append(auditors, data)
 	}
