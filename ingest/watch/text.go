@@ -95,13 +95,9 @@ func (f *follower) look(ctx context.Context, t *text) error {
 	if t.at != nil {
 		t.renamed(t.at.path)
 	}
-	if !t.stored && t.head == 0 {
-		// It was empty when it was found: gzip makes its file long before it writes.
-		head, err := readHead(t.file, maxMagic)
-		if err == nil && f.ignore(t.path, info, head) {
-			f.drop(t)
-			return nil
-		}
+	if f.zipped(t, info) {
+		f.drop(t)
+		return nil
 	}
 	if err := t.extend(); err != nil {
 		f.problem(t.path, err)
@@ -112,6 +108,16 @@ func (f *follower) look(ctx context.Context, t *text) error {
 		return err
 	}
 	return nil
+}
+
+// zipped tells whether a file that was empty when it was found is a compressed
+// one: gzip makes its file long before it writes.
+func (f *follower) zipped(t *text, info Info) bool {
+	if t.stored || t.head > 0 {
+		return false
+	}
+	head, err := readHead(t.file, maxMagic)
+	return err == nil && f.ignore(t.path, info, head)
 }
 
 // open opens the file where the listing found it.
