@@ -200,23 +200,28 @@ func (c *checker) hash(name string) (string, int64, error) {
 	}
 	defer f.Close() // read-only: nothing to lose
 	h := sha256.New()
-	n, err := io.Copy(h, &contextReader{c.ctx, f})
+	n, err := io.Copy(h, &contextReader{ctx: c.ctx, r: f})
 	if err != nil {
 		return "", 0, fmt.Errorf("reading %s: %w", name, err)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)), n, nil
 }
 
-// contextReader ends a long read when the context is done.
+// contextReader ends a long read when the context is done, and keeps what went
+// wrong: a parser calls it malformed text, but the disk did not answer.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
+	err error
 }
 
-// Read fails with the error of the context once that has ended.
-func (r *contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
+// Read implements io.Reader.
+func (r *contextReader) Read(p []byte) (n int, err error) {
+	if err = r.ctx.Err(); err == nil {
+		n, err = r.r.Read(p)
 	}
-	return r.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	return n, err
 }

@@ -56,16 +56,26 @@ func (c *checker) checkPayload() (bool, error) {
 	}
 	defer f.Close() // read-only: nothing to lose
 	defer p.closeLines()
-	stated, err := readManifest(f, p.checkHead, p.checkSegment)
+	text := &contextReader{ctx: p.ctx, r: f}
+	var failed error // of the disk, not of the text: a lines file that cannot be read
+	stated, err := readManifest(text, p.checkHead, func(r *segmentRecord) error {
+		err := p.checkSegment(r)
+		if err != nil && !errors.Is(err, errStop) {
+			failed = err
+		}
+		return err
+	})
 	switch {
+	case failed != nil:
+		return false, failed
+	case text.err != nil:
+		return false, fmt.Errorf("reading %s: %w", manifestName, text.err)
 	case errors.Is(err, errStop):
 		return false, nil
 	case errors.Is(err, vault.ErrNewer):
 		c.find(CodeNewer, manifestName, "%v", err)
 		c.newer = err
 		return false, nil
-	case p.ctx.Err() != nil:
-		return false, p.ctx.Err()
 	case err != nil:
 		c.find(CodeMalformed, manifestName, "%v", err)
 		return false, nil
@@ -169,7 +179,7 @@ func (p *payload) commitment(salt []byte) error {
 	defer f.Close() // read-only: nothing to lose
 	plain, salted := sha256.New(), sha256.New()
 	salted.Write(salt)
-	if _, err := io.Copy(io.MultiWriter(plain, salted), &contextReader{p.ctx, f}); err != nil {
+	if _, err := io.Copy(io.MultiWriter(plain, salted), &contextReader{ctx: p.ctx, r: f}); err != nil {
 		return fmt.Errorf("reading %s: %w", manifestName, err)
 	}
 	p.part.Payload, p.part.Commit = vault.Hash(plain.Sum(nil)), vault.Hash(salted.Sum(nil))

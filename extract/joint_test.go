@@ -434,3 +434,90 @@ func (r *rig) replace(name, old, new string) {
 	}
 	r.overwrite("/answer/"+name, bytes.Replace(data, []byte(old), []byte(new), 1))
 }
+
+// TestJointOutputFails fails each operation on the bundle directory once, before
+// and after it took effect. Whatever fails, no part is left and no ledger says
+// that anything was disclosed.
+func TestJointOutputFails(t *testing.T) {
+	p := newPair(t)
+	broken := errors.New("input/output error")
+	step := 1
+	if testing.Short() {
+		step = 5
+	}
+	for _, executed := range []bool{false, true} {
+		fail, done := 0, false
+		for ; !done; fail += step {
+			n := 0
+			o := p.options("/answer")
+			o.FS = vfs.NewFault(p.fs, func(op vfs.Op, _ string) error {
+				if op == vfs.OpRemove {
+					return nil
+				}
+				if n++; n != fail+1 {
+					return nil
+				}
+				if executed {
+					return vfs.Executed(broken)
+				}
+				return broken
+			})
+			_, err := Run(p.ctx, o, asked())
+			if done = n <= fail; done {
+				p.must(err)
+				p.remove("/answer")
+				continue
+			}
+			if !errors.Is(err, broken) {
+				t.Fatalf("operation %d: got %v", fail, err)
+			}
+			if _, err := p.fs.Stat("/answer"); !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("operation %d: left %v", fail, p.files("/answer"))
+			}
+			if before, after := p.count(entry.TypeDisclosure), p.other.count(entry.TypeDisclosure); before != after || executed != (before == 1) {
+				t.Fatalf("operation %d: %d and %d disclosures recorded", fail, before, after)
+			}
+		}
+		if fail < 60 {
+			t.Fatalf("only %d operations were failed", fail)
+		}
+	}
+}
+
+// TestCheckReadFails fails each read of a check once. A disk that does not answer
+// is an error or a finding, never a pass.
+func TestCheckReadFails(t *testing.T) {
+	p := newPair(t)
+	p.answered()
+	r := small(t)
+	broken := errors.New("input/output error")
+	for dir, c := range map[string]struct {
+		fs     vfs.FS
+		trusts []*ledger.Trust
+	}{
+		"one vault":  {r.fs, []*ledger.Trust{r.trust}},
+		"two vaults": {p.fs, []*ledger.Trust{p.trust, p.other.trust}},
+	} {
+		fail, done := 0, false
+		for ; !done; fail++ {
+			n := 0
+			faulty := vfs.NewFault(c.fs, func(vfs.Op, string) error {
+				if n++; n == fail+1 {
+					return broken
+				}
+				return nil
+			})
+			rep, err := CheckBundle(t.Context(), faulty, "/answer", c.trusts...)
+			if done = n <= fail; done {
+				if err != nil || !rep.OK() {
+					t.Fatalf("%s, undisturbed: %v, %v", dir, err, rep.Findings)
+				}
+			} else if !errors.Is(err, broken) {
+				t.Fatalf("%s, operation %d: %v, findings %v", dir, fail, err, rep.Findings)
+			}
+		}
+		if fail < 20 {
+			t.Errorf("%s: only %d operations were failed", dir, fail)
+		}
+	}
+}

@@ -48,7 +48,7 @@ type history struct {
 	dayIndex  map[vault.Day]int32
 	refs      []ref // one per segment and index; sorted once scanned
 	latest    time.Time
-	ahead     bool // some entry is dated after the audit, and that is reported
+	ahead     bool  // some entry is dated after the audit, and that is reported
 	bytes     int64 // of everything the entries name
 }
 
