@@ -37,3 +37,18 @@ func TestStatusOfAFullIntake(t *testing.T) {
 		}
 	}
 }
+
+// TestBasisLapses: a legal basis is in force through its last day.
+func TestBasisLapses(t *testing.T) {
+	st := gateway.Status{Classes: []gateway.ClassStatus{{Name: "technical", ValidUntil: time.Date(2026, 10, 20, 0, 0, 0, 0, time.UTC)}},
+		Auditors: []gateway.AuditorStatus{{}, {}}}
+	for at, want := range map[time.Time]int{
+		time.Date(2026, 10, 20, 23, 59, 59, 0, time.UTC): 0,
+		time.Date(2026, 10, 21, 0, 0, 0, 0, time.UTC):    1,
+	} {
+		a := &app{now: func() time.Time { return at }}
+		if got := a.rulesWarnings(st); len(got) != want {
+			t.Errorf("at %s: %q", at, got)
+		}
+	}
+}

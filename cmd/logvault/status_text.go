@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"logvault/internal/gateway"
+	"logvault/retention/policy"
 )
 
 // row prints one line of a status.
@@ -67,7 +68,7 @@ func (a *app) printTraffic(st gateway.Status) {
 // rulesWarnings are about the law and the keys.
 func (a *app) rulesWarnings(st gateway.Status) (all []string) {
 	for _, k := range st.Classes {
-		if !k.ValidUntil.IsZero() && k.ValidUntil.Before(a.now()) {
+		if (policy.Class{ValidUntil: k.ValidUntil}).Lapsed(a.now()) {
 			all = append(all, fmt.Sprintf("the legal basis of class %s ended on %s; review the policy", k.Name, k.ValidUntil.Format(time.DateOnly)))
 		}
 	}
