@@ -173,10 +173,22 @@ func (s *Site) startPrimary(ctx context.Context, run func(func(context.Context))
 			return err
 		}
 	case <-timer.C:
-		s.trouble(opening, s.available())
+		s.noteSilent()
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// noteSilent notes that the vault is not open yet, although it may be opened at
+// this very moment: then its opener has ended the trouble before or after it was
+// noted, or it is ended here.
+func (s *Site) noteSilent() {
+	if err := s.available(); err != nil {
+		s.trouble(opening, err)
+	}
+	if s.available() == nil {
+		s.better(opening)
+	}
 }
 
 // awaitPrimary returns true when the vault is open and false when ctx is done.

@@ -109,6 +109,33 @@ func TestVaultAway(t *testing.T) {
 	}
 }
 
+// TestOpensAtTheLastMoment: the vault is open at the moment at which a start stops
+// waiting for it.
+func TestOpensAtTheLastMoment(t *testing.T) {
+	w := newWorld(t)
+	w.init()
+	s := w.open()
+	s.noteSilent()
+	if st, err := s.Status(ctx); err != nil || st.Trouble != "" {
+		t.Errorf("trouble %q, %v", st.Trouble, err)
+	}
+	w.must(s.Close())
+	late, err := OpenIntake(ctx, w.env(), w.cfg)
+	w.must(err)
+	defer late.Close()
+	late.noteSilent()
+	if st, err := late.Status(ctx); err != nil || !strings.Contains(st.Trouble, opening) {
+		t.Errorf("not open yet: trouble %q, %v", st.Trouble, err)
+	}
+	// Whoever waits no longer and who opens do not wait for each other.
+	late.beats = testBeats
+	late.beats.patience = time.Nanosecond
+	w.must(late.startPrimary(ctx, func(open func(context.Context)) { open(ctx) }))
+	if st, err := late.Status(ctx); err != nil || st.Trouble != "" {
+		t.Errorf("open: trouble %q, %v", st.Trouble, err)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // TestVaultLeaves takes the vault away while the gateway runs.
