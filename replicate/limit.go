@@ -95,7 +95,7 @@ func again(ctx context.Context, o *Options, name string, passes func(error) bool
 // lasting reports whether an error says something about the data, so that
 // trying again would only say it again.
 func lasting(err error) bool {
-	for _, e := range []error{ErrChanged, ErrMissing, errDue, ErrDamaged, ErrForked, vault.ErrConflict, vault.ErrNotExist, vault.ErrNoVault, fs.ErrPermission} {
+	for _, e := range []error{ErrChanged, ErrMissing, errDue, ErrDamaged, ErrForked, vault.ErrConflict, vault.ErrNotExist, vault.ErrNoVault, vault.ErrUnfit, fs.ErrPermission} {
 		if errors.Is(err, e) {
 			return true
 		}

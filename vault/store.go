@@ -21,6 +21,9 @@ var (
 	// ErrUnreachable says that the machine or the line to a store is down. It
 	// passes: what was begun may be tried again.
 	ErrUnreachable = errors.New("the store does not answer")
+	// ErrUnfit says that a place is set up in a way that no vault can live with.
+	// A person must change that; trying again is of no use.
+	ErrUnfit = errors.New("not fit for a vault")
 	// ErrNotEmpty says that a place for a new vault holds something already.
 	ErrNotEmpty = errors.New("not empty")
 )

@@ -27,9 +27,10 @@ import (
 // in fault.
 type fake struct {
 	cfg       s3.Config
-	versioned bool // the bucket keeps versions
-	locks     bool // and has Object Lock
-	page      int  // the most that one listing answers
+	versioned bool   // the bucket keeps versions
+	locks     bool   // and has Object Lock
+	page      int    // the most that one listing answers
+	rule      string // of its Object Lock configuration
 
 	mu       sync.Mutex
 	fault    func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
@@ -129,7 +130,7 @@ func (f *fake) bucket(w http.ResponseWriter, r *http.Request, q url.Values) {
 			refuse(w, http.StatusNotFound, "ObjectLockConfigurationNotFoundError")
 			return
 		}
-		fmt.Fprint(w, `<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>`)
+		fmt.Fprint(w, `<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled>`+f.rule+`</ObjectLockConfiguration>`)
 	case q.Has("uploads"):
 		fmt.Fprint(w, `<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>`)
 	default:

@@ -426,6 +426,39 @@ func TestNoLocks(t *testing.T) {
 	}
 }
 
+// TestDefaultRetention: a bucket that locks whatever is put cannot give back the
+// versions of a ledger's head. No vault is made in it, nothing is put to find out,
+// and a copy whose bucket was changed later is told.
+func TestDefaultRetention(t *testing.T) {
+	f := startFake(t, "locked")
+	s := begin(t, f)
+	f.rule = "<Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule>"
+	if _, err := s.Protect(ctx, vault.MarkerName, time.Now().Add(time.Hour)); !errors.Is(err, vault.ErrUnfit) || !strings.Contains(err.Error(), "COMPLIANCE, 30 days") {
+		t.Errorf("protect: %v, expected unfit and the rule", err)
+	}
+	other := f.cfg
+	other.Prefix = "new"
+	f.set(nil)
+	if _, err := s3.Create(ctx, other); !errors.Is(err, vault.ErrUnfit) {
+		t.Errorf("create: %v, expected unfit", err)
+	}
+	for _, r := range f.requests {
+		if strings.HasPrefix(r, "PUT") {
+			t.Errorf("%s before the bucket was judged", r)
+		}
+	}
+	f.set(func(w http.ResponseWriter, r *http.Request) bool {
+		denied := r.URL.Query().Has("object-lock")
+		if denied {
+			refuse(w, http.StatusForbidden, "AccessDenied")
+		}
+		return denied
+	})
+	if _, err := s3.Create(ctx, other); err != nil {
+		t.Errorf("create by an account that may not ask: %v", err)
+	}
+}
+
 // TestRequests: an idle look costs what it must; nothing is read to be listed.
 func TestRequests(t *testing.T) {
 	f := startFake(t, "versioned")

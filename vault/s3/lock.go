@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -19,6 +20,7 @@ import (
 // that is there already and lasts longer is left as it is. In a bucket without
 // Object Lock it does nothing and returns vault.LevelNone, as it does, with the
 // lock set, where the canary found the server's locks wanting; Shortfall says why.
+// With a default retention of the bucket the error wraps vault.ErrUnfit.
 //
 // The first call of a process waits some seconds for the canary.
 func (s *Store) Protect(ctx context.Context, name string, until time.Time) (vault.Level, error) {
@@ -94,13 +96,13 @@ func (s *Store) ask(ctx context.Context) (*verdict, error) {
 	if s.probed != nil {
 		return s.probed, nil
 	}
-	enabled, _, _, _, err := s.api.GetObjectLockConfig(ctx, s.bucket)
-	switch {
-	case err != nil && (status(err) == http.StatusNotFound || status(err) == http.StatusNotImplemented) || err == nil && enabled != "Enabled":
+	locks, err := s.lockable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !locks {
 		s.probed = &verdict{shortfall: "the bucket has no Object Lock"}
 		return s.probed, nil
-	case err != nil:
-		return nil, s.fail("asking for the bucket's Object Lock", err)
 	}
 	shortfall, err := s.canary(ctx)
 	if err != nil {
@@ -108,6 +110,23 @@ func (s *Store) ask(ctx context.Context) (*verdict, error) {
 	}
 	s.probed = &verdict{locks: true, shortfall: shortfall}
 	return s.probed, nil
+}
+
+// lockable reports whether the bucket has Object Lock. With a default retention the
+// error wraps vault.ErrUnfit: every version of the mutable names would be locked,
+// and partial tiles could not go.
+func (s *Store) lockable(ctx context.Context) (bool, error) {
+	enabled, mode, validity, unit, err := s.api.GetObjectLockConfig(ctx, s.bucket)
+	switch {
+	case err != nil && (status(err) == http.StatusNotFound || status(err) == http.StatusNotImplemented):
+		return false, nil
+	case err != nil:
+		return false, s.fail("asking for the bucket's Object Lock", err)
+	case enabled == "Enabled" && mode != nil && validity != nil && unit != nil:
+		return false, fmt.Errorf("bucket %s: %w: it has a default retention (%s, %d %s), expected none: each object gets a date of its own",
+			s.bucket, vault.ErrUnfit, *mode, *validity, strings.ToLower(string(*unit)))
+	}
+	return enabled == "Enabled", nil
 }
 
 // canaryPrefix begins the names of canaries, beside the vault's own names. They

@@ -30,8 +30,9 @@
 // vault.LevelLock only if a canary object showed first that this server keeps
 // its locks; see canary. Everything else is vault.LevelNone.
 //
-// The bucket is made by a person, with Object Lock if wanted, and should have
-// no default retention: that would keep the mutable names' old versions too.
+// The bucket is made by a person, with Object Lock if wanted. One with a default
+// retention, which would keep the mutable names' old versions too, is refused by
+// Create and by Protect.
 package s3
 
 import (
@@ -100,7 +101,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 // Create returns the store of a new vault. The bucket must exist and hold
 // nothing under the prefix, neither now nor in an old version: else the error
-// wraps vault.ErrNoVault or vault.ErrNotEmpty.
+// wraps vault.ErrNoVault or vault.ErrNotEmpty. If objects in the bucket are locked
+// by default it wraps vault.ErrUnfit.
 func Create(ctx context.Context, cfg Config) (*Store, error) {
 	s, err := connect(ctx, cfg)
 	if err != nil {
@@ -112,6 +114,9 @@ func Create(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if found {
 		return nil, fmt.Errorf("creating a vault: %s: %w: objects or old versions are there", s.place(), vault.ErrNotEmpty)
+	}
+	if _, err := s.lockable(ctx); err != nil && !errors.Is(err, fs.ErrPermission) { // who may not ask, may still write
+		return nil, fmt.Errorf("creating a vault: %w", err)
 	}
 	return s, nil
 }
