@@ -181,8 +181,8 @@ func (a *app) estimate(c *cli.Context, gates []*gate, req *extract.Request) erro
 			err = json.NewEncoder(a.out).Encode(map[string]any{"message_type": "estimate", "origin": est.Origin, "segments": est.Segments, "keys": est.Keys, "lines": est.Lines,
 				"raw_bytes": est.Raw, "stored_bytes": est.Stored, "silent_sources": est.Silent})
 		} else {
-			_, err = fmt.Fprintf(a.out, "%swould search %d segments sealed to %d period keys, %d lines, %s stored; nothing was decrypted or recorded\n",
-				label(len(all), est.Origin), est.Segments, est.Keys, est.Lines, bytesText(est.Stored))
+			_, err = fmt.Fprintf(a.out, "%swould search %s sealed to %s, %s, %s stored; nothing was decrypted or recorded\n",
+				label(len(all), est.Origin), count(int64(est.Segments), "segment"), count(int64(est.Keys), "period key"), count(est.Lines, "line"), bytesText(est.Stored))
 		}
 		if err != nil {
 			return err

@@ -196,8 +196,9 @@ func (a *app) printAudit(c *cli.Context, name string, s verify.Summary, passed b
 	if !passed {
 		verdict = "FAILED"
 	}
-	_, err := fmt.Fprintf(a.out, "%s %s at depth %s: %d entries, %d segments with %d lines, %d objects (%s) re-read, %d errors, %d warnings\n",
-		verdict, name, s.Depth, s.Entries, s.Segments, s.Lines, s.Objects, bytesText(s.Bytes), s.Errors, s.Warnings)
+	_, err := fmt.Fprintf(a.out, "%s %s at depth %s: %d entries, %s with %s, %s (%s) re-read, %s, %s\n",
+		verdict, name, s.Depth, s.Entries, count(s.Segments, "segment"), count(s.Lines, "line"),
+		count(s.Objects, "object"), bytesText(s.Bytes), count(int64(s.Errors), "error"), count(int64(s.Warnings), "warning"))
 	if c.IsSet("against") {
 		fmt.Fprintf(a.out, "compared: %s\n", s.Compared)
 	}

@@ -50,7 +50,8 @@ type Config struct {
 	// spool, keys. Required, absolute.
 	State string `toml:"state"`
 	// Auditors are the full fingerprints (40 hex digits) of the OpenPGP keys that
-	// can open what is sealed from now on; the keys themselves are in
+	// can open what is sealed to period keys made from now on (days that have
+	// their key already keep it); the keys themselves are in
 	// STATE/auditors/<fingerprint>.asc. At least one, better two.
 	Auditors []string `toml:"auditors"`
 
