@@ -280,12 +280,15 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// stops is a destination whose reads of segments end with the process, as when
-// it is killed between storing an object and reading it back.
-type stops struct{ replicate.Dest }
+// stops is a destination whose reads of one object end with the process, as when
+// it is killed between storing that object and reading it back.
+type stops struct {
+	replicate.Dest
+	name string
+}
 
 func (s stops) Open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
-	if strings.HasPrefix(name, "segments/") {
+	if name == s.name {
 		return nil, 0, vault.ErrNoVault // an error that is not tried again
 	}
 	return s.Dest.Open(ctx, name)
@@ -329,11 +332,11 @@ func TestWhatWasNotReadBackDoesNotCount(t *testing.T) {
 	if err := w.Seal(context.Background(), 1, "stored and not read back\n"); err != nil {
 		t.Fatal(err)
 	}
-	r.options = func(o *replicate.Options) { o.To = stops{o.To} }
+	name := newest(t, w)
+	r.options = func(o *replicate.Options) { o.To = stops{o.To, name} }
 	if _, err := r.pass(w.Vault); !errors.Is(err, vault.ErrNoVault) {
 		t.Fatalf("error %v", err)
 	}
-	name := newest(t, w)
 	good, ok := r.files()[name]
 	if !ok {
 		t.Fatal("the killed pass stored nothing")
