@@ -66,7 +66,11 @@ func TestCheckEveryByte(t *testing.T) {
 					return Report{Findings: c.findings}
 				}
 			}
-			for i := range data {
+			step := 1
+			if testing.Short() {
+				step = 7
+			}
+			for i := 0; i < len(data); i += step {
 				bad := bytes.Clone(data)
 				bad[i] ^= 0x01
 				r.overwrite("/answer/"+name, bad)

@@ -127,13 +127,17 @@ func TestImportSizes(t *testing.T) {
 // import. The same command afterwards must leave the file once and whole.
 func TestImportCrash(t *testing.T) {
 	text := logText(25000)
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
 	for at := 1; ; at++ {
 		var cut []*vfs.Mem
 		r := newRig(t, largeExtents)
 		n := 0
 		r.cfg.FS = vfs.NewFault(r.mem, func(vfs.Op, string) error {
 			if n++; n == at {
-				for seed := range uint64(3) {
+				for seed := range seeds {
 					cut = append(cut, r.mem.CrashClone(rand.New(rand.NewPCG(seed, uint64(at)))))
 				}
 			}

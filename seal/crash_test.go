@@ -87,8 +87,12 @@ func TestCrashAtEveryOperation(t *testing.T) { crashSweep(t, few(), 1) }
 func TestCrashInMixedWorld(t *testing.T) { crashSweep(t, mixed(), 5) }
 
 // crashSweep seals parts, with a power cut before one in n of the operations,
-// and for some of them another one while the first is being recovered from.
+// and for some of them another one while the first is being recovered from. The
+// short run takes a third of that.
 func crashSweep(t *testing.T, parts []part, n int) {
+	if testing.Short() {
+		n *= 3
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
