@@ -18,8 +18,9 @@ demo:
 	$(BIN) demo
 
 # Under the race detector the tests that go through seeds take a share of them.
+# Three packages at once: those of the stores mostly wait.
 test: lint
-	$(GO) test -race -short ./...
+	$(GO) test -race -short -p 3 ./...
 
 # Every seed, operation and byte, without the race detector.
 seeds:

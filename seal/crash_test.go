@@ -160,7 +160,7 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 			rng := rand.New(rand.NewPCG(7, 7))
 			step := 1
 			if testing.Short() {
-				step = 5
+				step = 11
 			}
 			for n := 1; ; n += step {
 				w := newWorld(t, few()...)

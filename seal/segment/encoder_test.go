@@ -45,7 +45,7 @@ func TestRoundTrip(t *testing.T) {
 	}{{vault.Gzip, DefaultLevel(vault.Gzip)}, {vault.Gzip, 0}, {vault.Zstd, DefaultLevel(vault.Zstd)}} {
 		e := newTestEncoder(t, o.codec, o.level)
 		for name, raw := range boundaryTexts() {
-			limit := 3 << 20
+			limit := 5 * MemberSize / 2
 			if o.codec == vault.Gzip && o.level == 0 {
 				limit = MemberSize // the members are the same at every level
 			}
@@ -305,12 +305,16 @@ func TestSmallSegmentsHaveGoodIndexes(t *testing.T) {
 	k := newTestKey(t)
 	raw := squidLog(40)
 	want := wantTokens(logfmt.Squid, raw)
+	rounds := 300
+	if testing.Short() {
+		rounds = 60
+	}
 	for _, workers := range []int{1, 2, 3} {
 		e, err := NewEncoder(Options{Codec: vault.Gzip, Level: 1, Workers: workers, Random: rand.Reader})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for round := range 300 {
+		for round := range rounds {
 			if got := gotTokens(mustIndex(t, mustEncode(t, e, raw, k), k)); !slices.Equal(got, want) {
 				t.Fatalf("%d workers, round %d: %d tokens, want %d", workers, round, len(got), len(want))
 			}
