@@ -415,6 +415,28 @@ func TestProtect(t *testing.T) {
 	}
 }
 
+// TestDefaultRetentionOfMinIO: the rule is read as a real server tells it, nothing
+// is put before that, and without it the same bucket is fit.
+func TestDefaultRetentionOfMinIO(t *testing.T) {
+	s := testserver.MinIO(t)
+	s.Env(t)
+	c := raw(t, s)
+	bucket(t, c, "ruled", true, false)
+	mode, days, unit := minio.Compliance, uint(30), minio.Days
+	must(t, c.SetBucketObjectLockConfig(ctx, "ruled", &mode, &days, &unit))
+	cfg := s3.Config{Endpoint: s.Endpoint, Plain: true, Bucket: "ruled", Prefix: "vault"}
+	if _, err := s3.Create(ctx, cfg); !errors.Is(err, vault.ErrUnfit) || !strings.Contains(err.Error(), "COMPLIANCE, 30 days") {
+		t.Errorf("create: %v, expected unfit and the rule", err)
+	}
+	for o := range c.ListObjectsIter(ctx, "ruled", minio.ListObjectsOptions{Recursive: true, WithVersions: true}) {
+		t.Errorf("%s was put, %v", o.Key, o.Err)
+	}
+	must(t, c.SetBucketObjectLockConfig(ctx, "ruled", nil, nil, nil))
+	if _, err := s3.Create(ctx, cfg); err != nil {
+		t.Errorf("create without the rule: %v", err)
+	}
+}
+
 // TestVersityGWIsNotTrusted: its lock lets go of an object under legal hold once
 // the retention has ended, so the level is none, and says why.
 func TestVersityGWIsNotTrusted(t *testing.T) {
