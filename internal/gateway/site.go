@@ -269,6 +269,9 @@ func (s *Site) Close() error {
 	if s.spool != nil {
 		err = s.spool.Close()
 	}
+	if !s.left && s.sealer != nil {
+		s.sealer.Rest() // ends what it encodes ahead
+	}
 	if !s.left && s.store != nil {
 		hangUp(s.store)
 	}
