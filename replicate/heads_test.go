@@ -73,4 +73,9 @@ func TestForgedToken(t *testing.T) {
 	if sum := r.must(from); sum.Rejected != 0 || !bytes.Equal(r.files()[name], token) {
 		t.Errorf("the token: %d rejected, %q there", sum.Rejected, r.files()[name])
 	}
+	// One whose entry is not written yet can only be of a later head.
+	from[vault.TimestampName(vault.LedgerPrefix, 1)] = token
+	if sum := r.must(from); sum.Rejected != 1 {
+		t.Errorf("a token that the ledger passed over: %d rejected, expected 1", sum.Rejected)
+	}
 }

@@ -163,10 +163,18 @@ func (p *pass) keep(ctx context.Context, o vault.Object) error {
 }
 
 // newer reports whether a kept file is of a later head than that of the pass: the
-// source goes on while a pass is under way. Of a token only the ledger tells.
+// source goes on while a pass is under way. A token is in the vault before its
+// entry, but only after the entries of all earlier tokens.
 func (p *pass) newer(o vault.Object) bool {
-	_, named := p.tokens[o.Size]
-	return o.Size > p.src.Size() || o.Kind == vault.KindTimestamp && !named
+	if o.Kind != vault.KindTimestamp {
+		return o.Size > p.src.Size()
+	}
+	for named := range p.tokens {
+		if named >= o.Size {
+			return false
+		}
+	}
+	return true
 }
 
 // keepHere stores a kept file at the destination, which is protected later.
