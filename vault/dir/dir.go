@@ -69,11 +69,12 @@ var topDirs = []string{"ledger", "segments", "keys"}
 // Create makes the directories of a new vault in root, which it makes if absent.
 // A root that holds anything gives an error that wraps vault.ErrNotEmpty; the
 // empty directories of an interrupted Create and lost+found do not count. The
-// marker is for the caller to Put, when the rest is ready.
+// marker is for the caller to Put, when the rest is ready. The caller names
+// the place in an error.
 func Create(fsys vfs.FS, root string) (*Store, error) {
 	entries, err := fsys.ReadDir(root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("creating a vault: %w", err)
+		return nil, err
 	}
 	for _, e := range entries {
 		if e.Name() == lostFound {
@@ -82,27 +83,28 @@ func Create(fsys vfs.FS, root string) (*Store, error) {
 		if e.IsDir() && slices.Contains(topDirs, e.Name()) {
 			below, err := fsys.ReadDir(path.Join(root, e.Name()))
 			if err != nil {
-				return nil, fmt.Errorf("creating a vault: %w", err)
+				return nil, err
 			}
 			if len(below) == 0 {
 				continue
 			}
 		}
-		return nil, fmt.Errorf("%s: %w: it holds %q", root, vault.ErrNotEmpty, e.Name())
+		return nil, fmt.Errorf("%w: it holds %q", vault.ErrNotEmpty, e.Name())
 	}
 	for _, d := range topDirs {
 		if err := vfs.MkdirAll(fsys, path.Join(root, d), dirPerm); err != nil {
-			return nil, fmt.Errorf("creating a vault: %w", err)
+			return nil, err
 		}
 	}
 	return newStore(fsys, root, true), nil
 }
 
 // Open opens the existing vault in root. If there is none of VAULT, ledger and
-// segments, the error wraps vault.ErrNoVault and says what is there instead.
+// segments, the error wraps vault.ErrNoVault and says what is there instead;
+// the caller names the place.
 func Open(fsys vfs.FS, root string) (*Store, error) {
 	s := newStore(fsys, root, true)
-	if err := s.alive(); err != nil {
+	if err := s.look(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -123,14 +125,23 @@ func newStore(fsys vfs.FS, root string, isVault bool) *Store {
 
 // alive returns nil if root is a directory and, for a vault, looks like one.
 func (s *Store) alive() error {
+	err := s.look()
+	if errors.Is(err, vault.ErrNoVault) { // the others name a path
+		err = fmt.Errorf("%s: %w", s.root, err)
+	}
+	return err
+}
+
+// look is alive, but a root that is not a vault is not named.
+func (s *Store) look() error {
 	info, err := s.fsys.Stat(s.root)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: %w: the path does not exist", s.root, vault.ErrNoVault)
+		return fmt.Errorf("%w: the path does not exist", vault.ErrNoVault)
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%s: %w: not a directory", s.root, vault.ErrNoVault)
+		return fmt.Errorf("%w: not a directory", vault.ErrNoVault)
 	case !s.isVault:
 		return nil
 	}
@@ -148,9 +159,9 @@ func (s *Store) alive() error {
 		return err
 	}
 	if len(entries) == 0 {
-		return fmt.Errorf("%s: %w: the directory is empty; is it mounted?", s.root, vault.ErrNoVault)
+		return fmt.Errorf("%w: the directory is empty; is it mounted?", vault.ErrNoVault)
 	}
-	return fmt.Errorf("%s: %w: neither VAULT nor ledger nor segments in it", s.root, vault.ErrNoVault)
+	return fmt.Errorf("%w: neither VAULT nor ledger nor segments in it", vault.ErrNoVault)
 }
 
 // Root returns the path of the store.

@@ -173,9 +173,23 @@ func TestOpenSaysWhatIsThere(t *testing.T) {
 			continue
 		}
 		wantErr(t, tt.make, err, vault.ErrNoVault)
-		if err != nil && (!strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), root)) {
-			t.Errorf("%s: message %q, expected the root and %q", tt.make, err, tt.says)
+		if err != nil && (!strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), root)) {
+			t.Errorf("%s: message %q, expected %q, and the root left to the caller", tt.make, err, tt.says)
 		}
+	}
+}
+
+// TestLostMountIsNamed: when the root goes away later, nobody else names it.
+func TestLostMountIsNamed(t *testing.T) {
+	m := vfs.NewMem()
+	s, err := Create(m, root)
+	must(t, err)
+	for _, d := range topDirs {
+		must(t, m.Remove(root+"/"+d))
+	}
+	err = s.List(t.Context(), "segments/", func(vault.Info) error { return nil })
+	if !errors.Is(err, vault.ErrNoVault) || !strings.HasPrefix(err.Error(), root+": no vault here: the directory is empty") {
+		t.Errorf("listing: %v", err)
 	}
 }
 

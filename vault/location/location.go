@@ -59,8 +59,8 @@ type Opener struct {
 }
 
 // Open opens an existing vault. Where there is none the error wraps
-// vault.ErrNoVault. A store that is an io.Closer holds a connection, which ends
-// with the process at the latest.
+// vault.ErrNoVault; every error begins with the place. A store that is an
+// io.Closer holds a connection, which ends with the process at the latest.
 func (o Opener) Open(ctx context.Context, place string) (vault.Store, error) {
 	p, err := parse(place)
 	if err != nil {
@@ -68,7 +68,7 @@ func (o Opener) Open(ctx context.Context, place string) (vault.Store, error) {
 	}
 	s, err := o.open(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("opening the vault %s: %w", place, err)
+		return nil, fmt.Errorf("%s: %w", place, err)
 	}
 	return s, nil
 }

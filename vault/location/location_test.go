@@ -17,6 +17,22 @@ import (
 	"logvault/vault/sftp"
 )
 
+// TestPlaceIsNamedOnce: an error names the place as it was given, once.
+func TestPlaceIsNamedOnce(t *testing.T) {
+	o := Opener{FS: vfs.NewMem()}
+	_, err := o.Open(t.Context(), "file:///nas/v")
+	if want := "file:///nas/v: no vault here: the path does not exist"; err == nil || err.Error() != want {
+		t.Errorf("opening: %v, expected %s", err, want)
+	}
+	if err := vfs.MkdirAll(o.FS, "/nas/v/other", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Create(t.Context(), "/nas/v")
+	if want := `creating the vault /nas/v: not empty: it holds "other"`; err == nil || err.Error() != want {
+		t.Errorf("creating: %v, expected %s", err, want)
+	}
+}
+
 func TestDirectories(t *testing.T) {
 	ctx := context.Background()
 	o := Opener{FS: vfs.NewMem()}

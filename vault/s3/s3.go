@@ -84,7 +84,8 @@ type Store struct {
 }
 
 // Open opens the existing vault of cfg. If the bucket is absent, or none of
-// VAULT, ledger and segments is under the prefix, the error wraps vault.ErrNoVault.
+// VAULT, ledger and segments is under the prefix, the error wraps vault.ErrNoVault;
+// the caller names the place.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s, err := connect(ctx, cfg)
 	if err != nil {
@@ -96,27 +97,27 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return s, err
 		}
 	}
-	return nil, fmt.Errorf("%s: %w: neither VAULT nor ledger nor segments under it", s.place(), vault.ErrNoVault)
+	return nil, fmt.Errorf("%w: neither VAULT nor ledger nor segments under the prefix", vault.ErrNoVault)
 }
 
 // Create returns the store of a new vault. The bucket must exist and hold
 // nothing under the prefix, neither now nor in an old version: else the error
 // wraps vault.ErrNoVault or vault.ErrNotEmpty. If objects in the bucket are locked
-// by default it wraps vault.ErrUnfit.
+// by default it wraps vault.ErrUnfit. The caller names the place.
 func Create(ctx context.Context, cfg Config) (*Store, error) {
 	s, err := connect(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("creating a vault: %w", err)
+		return nil, err
 	}
 	found, err := s.any(ctx, "")
 	if err != nil {
-		return nil, fmt.Errorf("creating a vault: %w", err)
+		return nil, err
 	}
 	if found {
-		return nil, fmt.Errorf("creating a vault: %s: %w: objects or old versions are there", s.place(), vault.ErrNotEmpty)
+		return nil, fmt.Errorf("%w: objects or old versions are there", vault.ErrNotEmpty)
 	}
 	if _, err := s.lockable(ctx); err != nil && !errors.Is(err, fs.ErrPermission) { // who may not ask, may still write
-		return nil, fmt.Errorf("creating a vault: %w", err)
+		return nil, err
 	}
 	return s, nil
 }

@@ -98,10 +98,11 @@ type Store struct {
 var topDirs = []string{"ledger", "segments", "keys"}
 
 // Open opens the existing vault in cfg.Root. If there is none of VAULT, ledger
-// and segments the error wraps vault.ErrNoVault.
+// and segments the error wraps vault.ErrNoVault;
+// the caller names the place.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := newStore(cfg)
-	if err := s.alive(ctx); err != nil {
+	if err := s.do(ctx, func(c *sftp.Client) error { return s.look(ctx, c) }); err != nil {
 		s.Close() // the first error counts
 		return nil, err
 	}
@@ -112,11 +113,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // only its last part is absent. A root that holds anything gives an error that
 // wraps vault.ErrNotEmpty; the empty directories of an interrupted Create and
 // lost+found do not count. The marker is for the caller to Put.
+// The caller names the place in an error.
 func Create(ctx context.Context, cfg Config) (*Store, error) {
 	s := newStore(cfg)
 	if err := s.create(ctx); err != nil {
 		s.Close() // the first error counts
-		return nil, fmt.Errorf("creating a vault: %w", err)
+		return nil, err
 	}
 	return s, nil
 }
@@ -147,7 +149,7 @@ func (s *Store) create(ctx context.Context) error {
 					continue
 				}
 			}
-			return fmt.Errorf("%s: %w: it holds %q", s.cfg.Root, vault.ErrNotEmpty, e.Name())
+			return fmt.Errorf("%w: it holds %q", vault.ErrNotEmpty, e.Name())
 		}
 		if err := mkdir(c, s.cfg.Root); err != nil {
 			return s.at(s.cfg.Root, err)
@@ -192,6 +194,15 @@ func (s *Store) alive(ctx context.Context) error {
 }
 
 func (s *Store) looksAlive(ctx context.Context, c *sftp.Client) error {
+	err := s.look(ctx, c)
+	if errors.Is(err, vault.ErrNoVault) { // the others name a path
+		err = s.at(s.cfg.Root, err)
+	}
+	return err
+}
+
+// look is looksAlive, but a root that is not a vault is not named.
+func (s *Store) look(ctx context.Context, c *sftp.Client) error {
 	for _, name := range []string{vault.MarkerName, "ledger", "segments"} {
 		_, err := c.Stat(s.path(name))
 		if err == nil {
@@ -204,13 +215,13 @@ func (s *Store) looksAlive(ctx context.Context, c *sftp.Client) error {
 	entries, err := c.ReadDirContext(ctx, s.cfg.Root)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: %w: the path does not exist or is no directory", s.cfg.Root, vault.ErrNoVault)
+		return fmt.Errorf("%w: the path does not exist or is no directory", vault.ErrNoVault)
 	case err != nil:
 		return s.at(s.cfg.Root, err)
 	case len(entries) == 0:
-		return fmt.Errorf("%s: %w: the directory is empty; is it mounted there?", s.cfg.Root, vault.ErrNoVault)
+		return fmt.Errorf("%w: the directory is empty; is it mounted there?", vault.ErrNoVault)
 	}
-	return fmt.Errorf("%s: %w: neither VAULT nor ledger nor segments in it", s.cfg.Root, vault.ErrNoVault)
+	return fmt.Errorf("%w: neither VAULT nor ledger nor segments in it", vault.ErrNoVault)
 }
 
 // absent turns a missing file into vault.ErrNotExist, but only if the vault
