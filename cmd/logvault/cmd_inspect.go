@@ -133,38 +133,44 @@ func (a *app) inspectEntry(c *cli.Context) error {
 	if err != nil || n < 0 {
 		return usagef("inspect: --entry %q: expected a number from 0", c.String("entry"))
 	}
-	rs, err := a.readings(c)
+	rs, t, err := a.readings(c)
 	if err != nil {
 		return err
 	}
-	for i := range rs {
-		tree, err := rs[i].tree(c)
-		if err != nil {
-			return err
-		}
-		if n >= tree.Size() {
-			return usagef("inspect: entry %d: the ledger of %s has %d entries", n, rs[i].name, tree.Size())
-		}
-		data, err := tree.Entry(c.Context, n)
-		if err != nil {
-			return err
-		}
-		text := data
-		if !flag(c, "json") {
-			var b bytes.Buffer
-			if err := json.Indent(&b, data, "", "  "); err != nil {
-				return fmt.Errorf("entry %d: %w", n, err)
-			}
-			text = b.Bytes()
-		}
-		if _, err := fmt.Fprintf(a.out, "%s\n", text); err != nil {
-			return err
-		}
-		if rs[i].unpinned {
-			return errUnpinned
+	for _, r := range rs {
+		switch err := a.printEntry(c, r, n); {
+		case c.Context.Err() != nil:
+			return c.Context.Err()
+		case err != nil:
+			a.problem(c, t, r, err)
+		case r.unpinned:
+			t.add(errUnpinned)
 		}
 	}
-	return nil
+	return t.err()
+}
+
+func (a *app) printEntry(c *cli.Context, r *reading, n int64) error {
+	tree, err := r.tree(c)
+	if err != nil {
+		return err
+	}
+	if n >= tree.Size() {
+		return usagef("inspect: entry %d: the ledger of %s has %d entries", n, r.name, tree.Size())
+	}
+	text, err := tree.Entry(c.Context, n)
+	if err != nil {
+		return fmt.Errorf("reading the ledger of %s: %w", r.name, err)
+	}
+	if !flag(c, "json") {
+		var b bytes.Buffer
+		if err := json.Indent(&b, text, "", "  "); err != nil {
+			return fmt.Errorf("entry %d: %w", n, err)
+		}
+		text = b.Bytes()
+	}
+	_, err = fmt.Fprintf(a.out, "%s\n", text)
+	return err
 }
 
 // inspectBundle sums up a bundle in a few lines; check-bundle lists what is

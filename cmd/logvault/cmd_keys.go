@@ -44,17 +44,20 @@ func (a *app) keysExport(c *cli.Context) error {
 	if err := need(c, "out"); err != nil {
 		return err
 	}
-	rs, err := a.readings(c)
+	if n := len(c.StringSlice("vault")); n > 1 {
+		return usagef("keys export: %d vaults, expected one", n)
+	}
+	rs, t, err := a.readings(c)
 	if err != nil {
 		return err
 	}
-	if len(rs) != 1 {
-		return usagef("keys export: %d vaults, expected one", len(rs))
+	if t.err() != nil {
+		return t.err()
 	}
 	if rs[0].unpinned {
 		return errUnpinned
 	}
-	wraps, err := a.wraps(c, &rs[0])
+	wraps, err := a.wraps(c, rs[0])
 	if err != nil {
 		return err
 	}

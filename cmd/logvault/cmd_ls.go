@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,7 +23,8 @@ func (a *app) lsCommand() *cli.Command {
 		Usage: "list the segments of a vault",
 		Description: describe("Lists what the ledger names: receiving time, source, stream, lines, raw and stored bytes, the date until\n"+
 			"which it is kept, and how many of the vaults given hold it. Vaults of several gateways are listed one after\n"+
-			"the other; each has its own --trust. Needs no key.",
+			"the other; each has its own --trust. One that is away is said and hides nothing of the others; the exit code is\n"+
+			"that of the worst. Needs no key.",
 			"logvault ls --source squid1 --since 2026-11-01 --until 2026-11-02\n"+
 				"logvault ls --vault s3://s3.lan/logs/gw1 --vault s3://s3.lan/logs/gw2 --trust gw1.toml --trust gw2.toml", codePartial, codeIntegrity, codeNoVault),
 		Flags: append(append(readFlags(), windowFlags()...),
@@ -55,71 +57,77 @@ func (a *app) ls(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	rs, err := a.readings(c)
+	rs, t, err := a.readings(c)
 	if err != nil {
 		return err
 	}
-	groups, err := byLedger(c, rs)
-	if err != nil {
-		return err
+	groups := a.byLedger(c, t, rs)
+	if len(groups) == 0 {
+		return t.err()
 	}
 	p := a.newLister(c)
-	unpinned := false
 	for _, g := range groups {
 		if len(groups) > 1 {
 			p.begin(g.origin)
 		}
-		if err := a.lsOne(c, p, g, since, until); err != nil {
-			return err
+		err := a.lsOne(c, p, t, g, since, until)
+		switch {
+		case c.Context.Err() != nil:
+			return c.Context.Err()
+		case p.failed != nil:
+			return p.failed
+		case err != nil:
+			a.problem(c, t, g.longest, fmt.Errorf("reading the ledger of %s: %w", g.longest.name, err))
 		}
-		unpinned = unpinned || g.unpinned
 	}
 	if err := p.flush(); err != nil {
 		return err
 	}
+	for _, r := range rs {
+		if r.unpinned && !r.failed {
+			t.add(errUnpinned)
+		}
+	}
 	if source := c.String("source"); source != "" && !p.sources[source] && len(p.sources) > 0 {
 		a.talk(c, "nothing was ever sealed of source %q, but of %s", source, strings.Join(slices.Sorted(maps.Keys(p.sources)), ", "))
 	}
-	if unpinned {
-		return errUnpinned
-	}
-	return nil
+	return t.err()
 }
 
 // copies are the vaults given that hold one ledger.
 type copies struct {
-	origin   string
-	longest  *ledger.Tree
-	unpinned bool // the longest is
-	stores   []vault.Store
+	origin  string
+	longest *reading
+	tree    *ledger.Tree // of the longest
+	all     []*reading
 }
 
 // byLedger groups vaults by the ledger they are copies of, in the order given.
-func byLedger(c *cli.Context, rs []reading) ([]*copies, error) {
-	var groups []*copies
-	for i := range rs {
-		t, err := rs[i].tree(c)
+func (a *app) byLedger(c *cli.Context, t *tally, rs []*reading) (groups []*copies) {
+	for _, r := range rs {
+		tree, err := r.tree(c)
 		if err != nil {
-			return nil, err
+			a.problem(c, t, r, err)
+			continue
 		}
-		origin := t.Checkpoint().Origin
+		origin := tree.Checkpoint().Origin
 		at := slices.IndexFunc(groups, func(g *copies) bool { return g.origin == origin })
 		if at < 0 {
 			at = len(groups)
-			groups = append(groups, &copies{origin: origin, longest: t, unpinned: rs[i].unpinned})
+			groups = append(groups, &copies{origin: origin, longest: r, tree: tree})
 		}
 		g := groups[at]
-		if t.Size() > g.longest.Size() {
-			g.longest, g.unpinned = t, rs[i].unpinned
+		if tree.Size() > g.tree.Size() {
+			g.longest, g.tree = r, tree
 		}
-		g.stores = append(g.stores, rs[i].store)
+		g.all = append(g.all, r)
 	}
-	return groups, nil
+	return groups
 }
 
 // lsOne lists the segments of one ledger.
-func (a *app) lsOne(c *cli.Context, p *lister, g *copies, since, until time.Time) error {
-	return g.longest.Entries(c.Context, 0, g.longest.Size(), func(i int64, data []byte) error {
+func (a *app) lsOne(c *cli.Context, p *lister, t *tally, g *copies, since, until time.Time) error {
+	return g.tree.Entries(c.Context, 0, g.tree.Size(), func(i int64, data []byte) error {
 		e, err := entry.Decode(data)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
@@ -133,9 +141,15 @@ func (a *app) lsOne(c *cli.Context, p *lister, g *copies, since, until time.Time
 			return nil
 		}
 		l := listed{"segment", g.origin, i, vault.SegmentName(s.Day, s.Object, s.Codec), s.FirstReceived, s.Source, s.Stream.String(), s.Gen, s.Offset, s.Lines, s.Raw, s.Size, s.Class, s.RetainUntil, 0}
-		for _, store := range g.stores {
-			if _, err := store.Stat(c.Context, l.Object); err == nil {
+		for _, r := range g.all {
+			if r.failed {
+				continue
+			}
+			switch _, err := r.store.Stat(c.Context, l.Object); {
+			case err == nil:
 				l.Copies++
+			case c.Context.Err() == nil && !errors.Is(err, vault.ErrNotExist):
+				a.problem(c, t, r, fmt.Errorf("looking for segments in %s: %w", r.name, err))
 			}
 		}
 		return p.print(l)
@@ -155,6 +169,8 @@ type lister struct {
 	lines  int64
 	raw    int64
 	stored int64
+
+	failed error // the output cannot be written
 }
 
 func (a *app) newLister(c *cli.Context) *lister {
@@ -185,15 +201,16 @@ func (p *lister) head() {
 
 func (p *lister) print(l listed) error {
 	if p.json != nil {
-		return p.json.Encode(l)
+		p.failed = p.json.Encode(l)
+		return p.failed
 	}
 	if !p.quiet {
 		p.head()
 	}
 	p.n, p.lines, p.raw, p.stored = p.n+1, p.lines+l.Lines, p.raw+l.Raw, p.stored+l.Stored
-	_, err := fmt.Fprintf(p.table, "%s\t%s\t%s.%d\t%d\t%s\t%s\t%s\t%d\t%s\n", l.Received.UTC().Format("2006-01-02 15:04:05"), l.Source, l.Stream[:8], l.Generation,
+	_, p.failed = fmt.Fprintf(p.table, "%s\t%s\t%s.%d\t%d\t%s\t%s\t%s\t%d\t%s\n", l.Received.UTC().Format("2006-01-02 15:04:05"), l.Source, l.Stream[:8], l.Generation,
 		l.Lines, bytesText(l.Raw), bytesText(l.Stored), l.RetainUntil.UTC().Format("2006-01-02 15:04"), l.Copies, objectID(l.Object))
-	return err
+	return p.failed
 }
 
 func (p *lister) flush() error {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -83,8 +82,7 @@ func (a *app) statusOfVaults(c *cli.Context) error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
-	var worst error
-	wrong := 0
+	t := &tally{vaults: len(all)}
 	for i, k := range all {
 		if err := a.printVault(c, i, k); err != nil {
 			return err
@@ -93,33 +91,7 @@ func (a *app) statusOfVaults(c *cli.Context) error {
 		if err == nil && k.Unpinned {
 			err = errUnpinned
 		}
-		if err != nil {
-			wrong++
-			worst = worse(worst, err)
-		}
+		t.add(err)
 	}
-	if wrong > 0 && len(all) > 1 {
-		worst = &codedError{exitCode(worst), hint(worst), fmt.Errorf("%d of %s: %w", wrong, count(int64(len(all)), "vault"), worst)}
-	}
-	return worst
-}
-
-// severity ranks exit codes from the least to the worst.
-var severity = []int{codeOK, codePartial, codeLocked, codeNoVault, codeKey, codeRefused, codeUsage, codeFailure, codeIntegrity, codeInterrupted}
-
-// worse returns the error with the worse exit code, the first of equals.
-func worse(a, b error) error {
-	rank := func(err error) int {
-		code := exitCode(err)
-		for i, c := range severity {
-			if c == code {
-				return i
-			}
-		}
-		return len(severity)
-	}
-	if rank(b) > rank(a) {
-		return b
-	}
-	return a
+	return t.err()
 }

@@ -22,6 +22,8 @@ func (a *app) verifyCommand() *cli.Command {
 		Usage: "audit a vault: nothing changed, lost, or kept too long",
 		Description: describe("Needs no decryption key. --depth chain checks the ledger, objects (default) also re-reads every byte, content also\n"+
 			"decrypts with --key or --gpg. --known and --against find a history that was cut off or rewritten.\n"+
+			"Of several vaults each is audited: one that is away is said and keeps no other from its audit, and the exit\n"+
+			"code is that of the worst.\n"+
 			"docs/FINDINGS.md lists the finding codes.",
 			"logvault verify --vault /mnt/nas2/vault --trust trust.toml --known 4711", codePartial, codeIntegrity, codeNoVault, codeKey),
 		Flags: append(append(readFlags(), keyFlags()...),
@@ -43,23 +45,26 @@ func (a *app) verify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	rs, err := a.readings(c)
+	rs, t, err := a.readings(c)
 	if err != nil {
 		return err
 	}
-	failed := false
-	for i := range rs {
-		passed, err := a.verifyOne(c, opts, &rs[i])
-		if err != nil {
-			return err
+	for _, r := range rs {
+		passed, err := a.verifyOne(c, opts, r)
+		switch {
+		case c.Context.Err() != nil:
+			return c.Context.Err()
+		case err != nil:
+			a.problem(c, t, r, err)
+		case !passed:
+			t.add(errAudit)
 		}
-		failed = failed || !passed
 	}
-	if failed {
-		return &codedError{codeIntegrity, "docs/FINDINGS.md says what each code means and what to do", errors.New("the audit failed")}
-	}
-	return nil
+	return t.err()
 }
+
+// errAudit ends a command whose audit found errors; what they are it has printed.
+var errAudit = &codedError{codeIntegrity, "docs/FINDINGS.md says what each code means and what to do", errors.New("the audit failed")}
 
 func (a *app) verifyOptions(c *cli.Context) (o verify.Options, err error) {
 	o.Now, o.Jobs = a.now(), c.Int("jobs")
@@ -83,24 +88,19 @@ func (a *app) verifyOptions(c *cli.Context) (o verify.Options, err error) {
 			return o, err
 		}
 	}
+	if arg := c.String("known"); arg != "" && !fileExists(a.fs, arg) {
+		if o.Known, err = verify.ParseKnown(arg); err != nil {
+			return o, usagef("verify: --known: %v, or a file", err)
+		}
+	}
 	o.Residual, err = a.residualPlaces(c)
 	return o, err
 }
 
-// known reads --known, which is SIZE[:ROOT] or a file with a kept checkpoint.
-// A kept checkpoint counts only if it is signed by the pinned key.
+// known reads --known where it is a file with a kept checkpoint, which counts
+// only if it is signed by the pinned key.
 func (a *app) known(c *cli.Context, r *reading) (*verify.Known, error) {
 	arg := c.String("known")
-	if arg == "" {
-		return nil, nil
-	}
-	if !fileExists(a.fs, arg) {
-		k, err := verify.ParseKnown(arg)
-		if err != nil {
-			return nil, usagef("verify: --known: %v, or a file", err)
-		}
-		return k, nil
-	}
 	raw, err := vfs.ReadFile(a.fs, arg, 1<<20)
 	if err != nil {
 		return nil, err
@@ -118,8 +118,10 @@ func (a *app) known(c *cli.Context, r *reading) (*verify.Known, error) {
 }
 
 func (a *app) verifyOne(c *cli.Context, o verify.Options, r *reading) (passed bool, err error) {
-	if o.Known, err = a.known(c, r); err != nil {
-		return false, err
+	if c.IsSet("known") && o.Known == nil {
+		if o.Known, err = a.known(c, r); err != nil {
+			return false, err
+		}
 	}
 	o.Settle = settle
 	return a.audit(c, o, r)

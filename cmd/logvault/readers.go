@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -29,38 +30,59 @@ type reading struct {
 	store    vault.Store
 	trust    *ledger.Trust
 	unpinned bool // the key came from the vault itself: good for display only
+	failed   bool // it is in the tally of what went wrong
 }
 
 // errUnpinned ends a command that could read but not trust.
 var errUnpinned = &codedError{codeIntegrity, "give --trust with trust.toml or the verifier key that `logvault init` printed",
 	errors.New("unpinned: the ledger's key was read from the vault itself, so nothing is proven")}
 
-// readings opens the vaults that the flags or the configuration name.
-func (a *app) readings(c *cli.Context) ([]reading, error) {
+// openWait bounds how long the vaults are waited for: a dead mount never answers.
+// It is longer than the patience of the stores that have one.
+const openWait = 3 * time.Minute
+
+// readings opens the vaults that the flags or the configuration name, all at the
+// same time. It returns those that could be opened, and the tally with the others.
+func (a *app) readings(c *cli.Context) ([]*reading, *tally, error) {
 	places := c.StringSlice("vault")
 	if len(places) == 0 {
 		cfg, err := a.loadConfig(c)
 		if _, named := a.configFile(c); errors.Is(err, fs.ErrNotExist) && !named {
-			return nil, &codedError{codeUsage, "give --vault PATH with --trust, or --config FILE", err}
+			return nil, nil, &codedError{codeUsage, "give --vault PATH with --trust, or --config FILE", err}
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		places = []string{cfg.Vault}
 	}
 	pinned, err := a.pinned(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []reading
-	for _, place := range places {
-		r, err := a.openReading(c.Context, place, pinned)
-		if err != nil {
-			return nil, err
+	type opened struct {
+		reading
+		err error
+	}
+	all := gateway.Answers(c.Context, len(places), openWait, func(_ context.Context, i int) (o opened) {
+		// Under the command's context: a connection outlives the opening.
+		o.reading, o.err = a.openReading(c.Context, places[i], pinned)
+		return o
+	}, func(i int, err error) opened {
+		return opened{reading{name: places[i]}, fmt.Errorf("%s: %w", places[i], err)}
+	})
+	if err := c.Context.Err(); err != nil {
+		return nil, nil, err
+	}
+	var rs []*reading
+	t := &tally{vaults: len(places)}
+	for i := range all {
+		if r := &all[i].reading; all[i].err != nil {
+			a.problem(c, t, r, all[i].err)
+		} else {
+			rs = append(rs, r)
 		}
-		all = append(all, r)
 	}
-	return all, nil
+	return rs, t, nil
 }
 
 // pinned reads what --trust names, or else what the gateway's own state pins,

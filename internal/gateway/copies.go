@@ -23,10 +23,11 @@ import (
 // not hold up what is known of the others.
 const copyWait = 15 * time.Second
 
-// answers calls look for each of n places, for all at the same time, and returns
+// Answers calls look for each of n places, for all at the same time, and returns
 // what they answer within d. A place that does not is given what silent makes of
-// errSilent: a call to a dead mount ends with the process only.
-func answers[T any](ctx context.Context, n int, d time.Duration, look func(ctx context.Context, i int) T, silent func(i int, err error) T) []T {
+// an error that wraps syscall.ETIMEDOUT: a call to a dead mount ends with the
+// process only.
+func Answers[T any](ctx context.Context, n int, d time.Duration, look func(ctx context.Context, i int) T, silent func(i int, err error) T) []T {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	said := make([]chan T, n)
@@ -122,7 +123,7 @@ func surveyCopies(ctx context.Context, env Env, c *config.Config, wait time.Dura
 	if !slices.ContainsFunc(declared, func(k config.Copy) bool { return k.Name == config.Primary }) {
 		declared = append([]config.Copy{{Name: config.Primary, Media: "disk"}}, declared...)
 	}
-	st.Copies = answers(ctx, len(declared), wait,
+	st.Copies = Answers(ctx, len(declared), wait,
 		func(ctx context.Context, i int) CopyStatus { own := *s; return own.look(ctx, declared[i]) },
 		func(i int, err error) CopyStatus { return s.unknown(declared[i], err) })
 	st.count()

@@ -58,7 +58,7 @@ func surveyVaults(ctx context.Context, places []string, open OpenVault, wait tim
 		VaultStatus
 		tree *ledger.Tree
 	}
-	all := answers(ctx, len(places), wait, func(ctx context.Context, i int) seen {
+	all := Answers(ctx, len(places), wait, func(ctx context.Context, i int) seen {
 		k := seen{VaultStatus: VaultStatus{Vault: places[i]}}
 		k.tree, k.Err = k.read(ctx, open)
 		return k
