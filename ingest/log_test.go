@@ -3,10 +3,11 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"logvault/internal/vfs"
@@ -16,34 +17,36 @@ import (
 // Writers that wait for a sync share the next one.
 func TestGroupCommit(t *testing.T) {
 	const writers = 32
-	r := newRig(t, func(c *SpoolConfig) { c.FileBytes = 1 << 20 })
-	r.add(streamA)
-	r.must(r.s.Close())
-	syncs, armed := 0, false
-	r.cfg.FS = vfs.NewFault(r.mem, func(op vfs.Op, _ string) error {
-		if !armed || op != vfs.OpSync {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *SpoolConfig) { c.FileBytes = 1 << 20 })
+		r.add(streamA)
+		r.must(r.s.Close())
+		syncs, next, armed := 0, 0, false
+		r.cfg.FS = vfs.NewFault(r.mem, func(op vfs.Op, _ string) error {
+			if !armed || op != vfs.OpSync {
+				return nil
+			}
+			if syncs++; syncs == 1 {
+				synctest.Wait() // a sync holds no lock: the others fill the next group, and wait
+				r.s.mu.Lock()
+				next = strings.Count(string(r.s.pend), "waiting")
+				r.s.mu.Unlock()
+			}
 			return nil
+		})
+		r.open()
+		armed = true
+		var wg sync.WaitGroup
+		for i := range writers {
+			wg.Go(func() { r.write(streamA, 0, int64(8*i), "waiting\n", true) })
 		}
-		syncs++
-		for waiting := 0; syncs == 1 && waiting < writers-1; runtime.Gosched() {
-			r.s.mu.Lock() // a sync holds no lock: the others can fill the next group
-			waiting = strings.Count(string(r.s.pend), "waiting")
-			r.s.mu.Unlock()
+		wg.Wait()
+		if syncs != 2 || next != writers-1 {
+			t.Errorf("%d syncs for %d writers, the second for %d; expected 2, for all but one", syncs, writers, next)
 		}
-		return nil
+		armed = false
+		r.wantArchive(strings.Repeat("waiting\n", writers), nil)
 	})
-	r.open()
-	armed = true
-	var wg sync.WaitGroup
-	for i := range writers {
-		wg.Go(func() { r.write(streamA, 0, int64(8*i), "waiting\n", true) })
-	}
-	wg.Wait()
-	if syncs != 2 {
-		t.Errorf("%d syncs for %d writers, expected 2", syncs, writers)
-	}
-	armed = false
-	r.wantArchive(strings.Repeat("waiting\n", writers), nil)
 }
 
 // A COMMIT without anything unsynced needs no sync.
@@ -354,58 +357,76 @@ func TestContiguous(t *testing.T) {
 }
 
 // Close while writers are at work: what they were answered for is there, and
-// the files are whole.
+// the files are whole. Each round closes after some more writes, until that
+// often enough caught writers.
 func TestCloseUnderLoad(t *testing.T) {
-	for seed := range 20 {
-		r := newRig(t)
-		r.add(streamA)
-		r.add(streamB)
-		var wg sync.WaitGroup
-		acked := map[vault.StreamID]int64{}
-		var mu sync.Mutex
-		for _, id := range []vault.StreamID{streamA, streamB} {
-			wg.Go(func() {
-				k := genKey{id, 0}
-				for off := int64(0); off < 300_000; off += 100 { // or where Close catches it
-					sync := off%300 == 0
-					if err := r.s.Write(ctx, id, 0, off, text(k, off, 100, 0), client, sync); err != nil {
-						if !errors.Is(err, ErrClosed) {
-							t.Error(err)
-						}
-						return
-					}
-					if sync {
-						mu.Lock()
-						acked[id] = off + 100
-						mu.Unlock()
-					}
-				}
-			})
+	caught := 0
+	for round := 0; caught < 20; round++ {
+		if round == 1000 {
+			t.Fatalf("of %d closes only %d met a writer", round, caught)
 		}
-		for range seed * 50 {
-			runtime.Gosched()
+		if closeUnderLoad(t, int64(1+round*37%1500)) {
+			caught++
 		}
-		r.must(r.s.Close())
-		wg.Wait()
-		if err := r.s.Sync(ctx); !errors.Is(err, ErrClosed) {
-			t.Errorf("sync after close: %v", err)
-		}
-		r.open()
-		if st := r.s.Stats(); st.Torn+st.Damaged > 0 {
-			t.Fatalf("stats %+v", st)
-		}
-		for id, end := range acked {
-			if size := r.s.Size(id, 0); size < end {
-				t.Errorf("%d bytes, %d were acknowledged", size, end)
-			}
-			r.must(r.s.EndGeneration(ctx, id, 0))
-		}
-		got := r.drain()
-		for id := range acked {
-			k := genKey{id, 0}
-			if size := r.s.Size(id, 0); got[k] != lines(k, 0, size) {
-				t.Errorf("%d bytes came out of %d", len(got[k]), size)
-			}
+		if t.Failed() {
+			t.FailNow()
 		}
 	}
+}
+
+// closeUnderLoad closes a spool after so many writes and tells whether that met
+// a writer at work.
+func closeUnderLoad(t *testing.T, writes int64) bool {
+	r := newRig(t)
+	r.add(streamA)
+	r.add(streamB)
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	var caught atomic.Bool
+	now := make(chan struct{})
+	var acked [2]int64
+	for i, id := range []vault.StreamID{streamA, streamB} {
+		wg.Go(func() {
+			k := genKey{id, 0}
+			for off := int64(0); off < 300_000; off += 100 {
+				sync := off%300 == 0
+				if err := r.s.Write(ctx, id, 0, off, text(k, off, 100, 0), client, sync); err != nil {
+					if caught.Store(true); !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+					return
+				}
+				if sync {
+					acked[i] = off + 100
+				}
+				if done.Add(1) == writes {
+					close(now)
+				}
+			}
+		})
+	}
+	<-now
+	r.must(r.s.Close())
+	wg.Wait()
+	if err := r.s.Sync(ctx); !errors.Is(err, ErrClosed) {
+		t.Errorf("sync after close: %v", err)
+	}
+	r.open()
+	if st := r.s.Stats(); st.Torn+st.Damaged > 0 {
+		t.Fatalf("stats %+v", st)
+	}
+	for i, id := range []vault.StreamID{streamA, streamB} {
+		if size := r.s.Size(id, 0); size < acked[i] {
+			t.Errorf("%d bytes, %d were acknowledged", size, acked[i])
+		}
+		r.must(r.s.EndGeneration(ctx, id, 0))
+	}
+	got := r.drain()
+	for _, id := range []vault.StreamID{streamA, streamB} {
+		k := genKey{id, 0}
+		if size := r.s.Size(id, 0); got[k] != lines(k, 0, size) {
+			t.Errorf("%d bytes came out of %d", len(got[k]), size)
+		}
+	}
+	return caught.Load()
 }
