@@ -254,7 +254,7 @@ func (f *fake) get(w http.ResponseWriter, r *http.Request, key, id string) {
 }
 
 // remove puts a delete marker on an object, or removes a version that nothing
-// locks. What is locked in COMPLIANCE mode stays for as long as a test lasts.
+// locks.
 func (f *fake) remove(w http.ResponseWriter, key, id string) {
 	w.WriteHeader(f.removed(key, id))
 }
@@ -265,7 +265,7 @@ func (f *fake) removed(key, id string) int {
 	case id == "" && f.versioned:
 		f.add(&version{key: key, marker: true})
 	case v == nil:
-	case v.mode != "" && time.Now().Before(v.until) || v.hold:
+	case v.locked() || v.hold:
 		return http.StatusForbidden
 	default:
 		f.objects[key] = slices.DeleteFunc(f.objects[key], func(o *version) bool { return o == v })
@@ -275,6 +275,9 @@ func (f *fake) removed(key, id string) int {
 	}
 	return http.StatusNoContent
 }
+
+// locked reports whether a version's lock has not ended.
+func (v *version) locked() bool { return v.mode != "" && time.Now().Before(v.until) }
 
 // retain locks a version, and never for less than it is.
 func (f *fake) retain(w http.ResponseWriter, key, id string, body []byte) {
@@ -287,7 +290,7 @@ func (f *fake) retain(w http.ResponseWriter, key, id string, body []byte) {
 		return
 	}
 	v := f.find(key, id)
-	if v == nil || v.mode != "" && (want.Mode != v.mode || want.RetainUntilDate.Before(v.until)) {
+	if v == nil || v.locked() && (want.Mode != v.mode || want.RetainUntilDate.Before(v.until)) {
 		refuse(w, http.StatusForbidden, "AccessDenied")
 		return
 	}

@@ -366,10 +366,8 @@ func TestCanary(t *testing.T) {
 			return false
 		},
 		"under legal hold once its lock has ended": func(f *fake, w http.ResponseWriter, r *http.Request) bool {
-			tries := slices.DeleteFunc(slices.Clone(f.requests), func(r string) bool {
-				return !strings.HasPrefix(r, "DELETE ") || !strings.Contains(r, ".canary-")
-			})
-			if is(r, http.MethodDelete, "versionId") && len(tries) > 2 { // two come before the end
+			_, key, _ := strings.Cut(r.URL.Path, bucketName+"/")
+			if v := f.find(key, r.URL.Query().Get("versionId")); is(r, http.MethodDelete, "versionId") && !v.locked() {
 				w.WriteHeader(http.StatusNoContent)
 				return true
 			}
@@ -415,6 +413,34 @@ func TestCanary(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLateCanary: a server that stood still until the lock had ended may then do
+// what the lock forbids. That is no shortfall, and another canary tells.
+func TestLateCanary(t *testing.T) {
+	t.Parallel() // it takes two canaries
+	f := startFake(t, "locked")
+	s := begin(t, f)
+	must(t, put(s, segment("x"), "x"))
+	late := 0
+	f.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || r.Header.Get("X-Amz-Bypass-Governance-Retention") != "true" || late > 0 {
+			return false
+		}
+		late++
+		_, key, _ := strings.Cut(r.URL.Path, bucketName+"/")
+		time.Sleep(time.Until(f.find(key, "").until))
+		return false
+	})
+	level, err := s.Protect(ctx, segment("x"), time.Now().Add(time.Hour))
+	if level != vault.LevelLock || err != nil || s.Shortfall() != "" || late != 1 {
+		t.Errorf("level %s, %v, shortfall %q after %d late answers", level, err, s.Shortfall(), late)
+	}
+	for key := range f.objects {
+		if strings.Contains(key, ".canary-") {
+			t.Errorf("%s is left", key)
+		}
 	}
 }
 

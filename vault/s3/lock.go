@@ -148,30 +148,54 @@ const canaryPrefix = ".canary-"
 // taken either: versitygw 1.8.0 removes an object under legal hold once its lock
 // has ended.
 //
+// What is answered after the end of the lock says nothing about it, so a machine
+// or a server that stood still meanwhile gets another canary, whose lock lasts
+// twice as long.
+//
 // A crash leaves the canary, which Sweep removes.
 func (s *Store) canary(ctx context.Context) (shortfall string, err error) {
+	const canaries = 5
+	lasts := 3 * time.Second
+	for range canaries {
+		shortfall, late, err := s.tryCanary(ctx, lasts)
+		if err != nil || !late {
+			return shortfall, err
+		}
+		lasts *= 2
+	}
+	return "", fmt.Errorf("the answers took longer than the locks lasted, %d times", canaries)
+}
+
+// tryCanary is one canary. late says that its lock may have ended before all that
+// was to be refused under it was answered.
+func (s *Store) tryCanary(ctx context.Context, lasts time.Duration) (shortfall string, late bool, err error) {
 	var id [8]byte
 	rand.Read(id[:]) // never fails
 	c := &canary{s: s, key: s.key(canaryPrefix + hex.EncodeToString(id[:]))}
 	defer c.drop(context.WithoutCancel(ctx))
-	if shortfall, err := c.put(ctx); shortfall != "" || err != nil {
-		return shortfall, err
-	}
+	shortfall, err = c.put(ctx, lasts)
 	for _, try := range c.tries() {
-		if shortfall, err := refused(try.what, try.do(ctx)); shortfall != "" || err != nil {
-			return shortfall, err
+		if shortfall != "" || err != nil {
+			break
 		}
+		shortfall, err = refused(try.what, try.do(ctx))
+	}
+	if late = time.Now().After(c.holds); err != nil || shortfall != "" && !late {
+		return shortfall, false, err
 	}
 	select {
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", false, ctx.Err()
 	case <-time.After(time.Until(c.over)):
 	}
-	shortfall, err = refused("removes an object under legal hold once its lock has ended", c.remove(ctx, false))
-	if shortfall != "" || err != nil {
-		return shortfall, err
+	if late {
+		return "", true, nil
 	}
-	return c.intact(ctx)
+	shortfall, err = refused("removes an object under legal hold once its lock has ended", c.remove(ctx, false))
+	if shortfall == "" && err == nil {
+		shortfall, err = c.intact(ctx)
+	}
+	return shortfall, false, err
 }
 
 // canary is the object that the locks are tried on.
@@ -180,13 +204,15 @@ type canary struct {
 	key     string
 	version string
 	end     time.Time // of the lock, by the server's clock
-	over    time.Time // when the lock has ended for certain, by ours
+	holds   time.Time // until when it holds for certain, by ours
+	over    time.Time // when it has ended for certain, by ours
 }
 
-// put stores and locks the object. The lock lasts three seconds, or longer where
-// requests are slow: all of the tries must fit in.
-func (c *canary) put(ctx context.Context) (shortfall string, err error) {
+// put stores and locks the object, for longer than it is told where requests are
+// slow: all of the tries must fit in.
+func (c *canary) put(ctx context.Context, lasts time.Duration) (shortfall string, err error) {
 	began := time.Now()
+	c.holds = began.Add(lasts)
 	data := []byte(c.key)
 	up, err := c.s.upload(ctx, c.key, vault.HashOf(data), int64(len(data)), bytes.NewReader(data), true)
 	if err != nil {
@@ -199,8 +225,9 @@ func (c *canary) put(ctx context.Context) (shortfall string, err error) {
 	if err != nil {
 		return "", err
 	}
-	lasts := (3*time.Second + 10*time.Since(began)).Round(time.Second)
+	lasts = (lasts + 10*time.Since(began)).Round(time.Second)
 	c.end = info.LastModified.UTC().Truncate(time.Second).Add(lasts)
+	c.holds = began.Add(lasts - time.Second) // the object was modified after we began, less what is cut off
 	c.over = time.Now().Add(lasts + time.Second)
 	if err := c.s.lock(ctx, c.key, c.version, c.end); err != nil {
 		return told("does not lock an object", err)
