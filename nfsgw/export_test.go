@@ -11,6 +11,9 @@ func SetTimeouts(s *Server, idle, record, reply time.Duration) {
 	s.timeouts = timeouts{idle: idle, record: record, reply: reply, stop: s.timeouts.stop}
 }
 
+// SetStopTimeout sets how long a peer may take for replies while the server stops.
+func SetStopTimeout(s *Server, d time.Duration) { s.timeouts.stop = d }
+
 // Held returns the bytes of calls that are in flight.
 func Held(s *Server) int64 {
 	s.budget.mu.Lock()

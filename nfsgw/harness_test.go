@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,6 +41,16 @@ func testConfig(sink nfsgw.Sink) nfsgw.Config {
 // patience is how long a test waits for what must happen before it calls that a
 // failure: nothing is measured by it.
 const patience = time.Minute
+
+// until waits for a state that comes without an event.
+func until(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for begin := time.Now(); !is(); runtime.Gosched() {
+		if time.Since(begin) > patience {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
 
 // start runs a gateway until the test ends or close is called.
 func start(t testing.TB, cfg nfsgw.Config) *gateway {

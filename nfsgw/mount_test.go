@@ -1,6 +1,8 @@
 package nfsgw_test
 
 import (
+	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -113,21 +115,32 @@ func TestDeafClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	nfsgw.SetTimeouts(srv, time.Hour, time.Hour, time.Hour) // none of them ends the connection
+	nfsgw.SetStopTimeout(srv, time.Millisecond)             // it will take nothing
 	g := serveOn(t, srv, "127.0.0.1:0")
 	c, root := g.mount()
-	for i := range 300 {
-		must[nfstest.Handle](t)(c.Create(root, strings.Repeat("n", 200)+string(rune('a'+i%26))+string(rune('a'+i/26))))
-	}
-	deaf := g.raw()
-	call := new(nfstest.Encoder).Raw(rawCall(1, 2, nfstest.NFS, 3, 17, 0, 0, 0, 0)).Opaque(root).U64(0).U64(0).U32(1<<20, 1<<20).Bytes()
-	copy(call, new(nfstest.Encoder).U32(uint32(len(call)-4)|1<<31).Bytes())
-	// Long enough for both directions to fill; if it is not, less is tested.
-	if err := deaf.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+	fh := must[nfstest.Handle](t)(c.Create(root, "f"))
+	if _, err := c.Write(fh, 0, make([]byte, 60<<10), nfstest.FileSync); err != nil {
 		t.Fatal(err)
 	}
-	for err := error(nil); err == nil; {
-		_, err = deaf.Write(call)
-	}
+	deaf := g.raw()
+	call := new(nfstest.Encoder).Raw(rawCall(1, 2, nfstest.NFS, 3, 6, 0, 0, 0, 0)).Opaque(fh).U64(0).U32(60 << 10).Bytes()
+	copy(call, new(nfstest.Encoder).U32(uint32(len(call)-4)|1<<31).Bytes())
+	// Until both directions are full: the gateway keeps all the replies that it may
+	// keep, and takes no byte for a while.
+	rest := call
+	until(t, "a gateway that reads no more", func() bool {
+		if err := deaf.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := deaf.Write(rest)
+		if rest = rest[n:]; len(rest) == 0 {
+			rest = call
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		return err != nil && nfsgw.Unsent(g.srv) > nfsgw.ReplyBacklog
+	})
 	if n := nfsgw.Unsent(g.srv); n > nfsgw.ReplyBacklog+72<<10 {
 		t.Errorf("%d bytes of replies are kept", n)
 	}
