@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"logvault/fixtures/nfstest"
 	"testing"
 	"time"
+
+	"logvault/fixtures/nfstest"
+	"logvault/nfsgw"
 )
 
 func TestWriteAndCommit(t *testing.T) {
@@ -200,14 +202,21 @@ func TestRestart(t *testing.T) {
 // file that grew since is as long as the sink says, and no older.
 func TestSizeAndTimeAfterRestart(t *testing.T) {
 	sink := newMemSink()
-	g := start(t, testConfig(sink))
+	var clock fakeClock
+	config := func(sink *memSink) nfsgw.Config {
+		cfg := testConfig(sink)
+		cfg.Now = clock.now
+		return cfg
+	}
+	g := start(t, config(sink))
 	c, root := g.mount()
 	fh := must[nfstest.Handle](t)(c.Create(root, "f"))
 	last, err := c.Write(fh, 0, []byte("12345"), nfstest.FileSync)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g2 := start(t, testConfig(sink.crash()))
+	clock.advance(time.Second)
+	g2 := start(t, config(sink.crash()))
 	c2, _ := g2.mount()
 	if a := must[nfstest.Attr](t)(c2.Getattr(fh)); a.Size != 5 || a.Mtime <= last.Wcc.Post.Mtime {
 		t.Errorf("after a crash: size %d, time %d ns later", a.Size, a.Mtime-last.Wcc.Post.Mtime)
@@ -215,7 +224,8 @@ func TestSizeAndTimeAfterRestart(t *testing.T) {
 	if err := g.close(); err != nil {
 		t.Fatal(err)
 	}
-	g3 := start(t, testConfig(sink.crash()))
+	clock.advance(time.Second)
+	g3 := start(t, config(sink.crash()))
 	c3, _ := g3.mount()
 	if a := must[nfstest.Attr](t)(c3.Getattr(fh)); a != *last.Wcc.Post {
 		t.Errorf("after a clean stop: %+v, expected %+v", a, *last.Wcc.Post)

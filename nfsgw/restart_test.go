@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"logvault/fixtures/nfstest"
 	"logvault/ingest"
 	"logvault/internal/vfs"
+	"logvault/nfsgw"
 	"logvault/vault"
 )
 
@@ -405,13 +405,9 @@ func TestRepeatedWhileRunning(t *testing.T) {
 	go remove()
 	<-sink.entered
 	sink.held.Store(false) // what is done a second time would not wait
+	calls := g.srv.Stats().Calls
 	go remove()
-	for g.srv.Stats().Conns < 3 {
-		runtime.Gosched()
-	}
-	if err := c.Null(); err != nil {
-		t.Fatal(err)
-	}
+	until(t, "the second call", func() bool { return g.srv.Stats().Calls > calls })
 	sink.release <- struct{}{}
 	for range 2 {
 		if b := <-answers; len(b) < 4 || binary.BigEndian.Uint32(b) != 0 {
@@ -427,7 +423,12 @@ func TestRepeatedWhileRunning(t *testing.T) {
 // answered, and no other is begun.
 func TestStopDuringACall(t *testing.T) {
 	sink := newHoldSink()
-	g := start(t, testConfig(sink))
+	srv, err := nfsgw.New(testConfig(sink))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nfsgw.SetStopTimeout(srv, patience) // the client is there, however slow
+	g := serveOn(t, srv, "127.0.0.1:0")
 	c, root := g.mount()
 	sink.held.Store(true)
 	made := make(chan error, 1)
@@ -438,13 +439,13 @@ func TestStopDuringACall(t *testing.T) {
 	<-sink.entered
 	sink.held.Store(false)
 	g.stop()
-	for { // the listener is closed when the stop has begun
+	until(t, "a closed listener", func() bool { // then the stop has begun
 		nc, err := net.Dial("tcp", g.addr)
-		if err != nil {
-			break
+		if err == nil {
+			nc.Close()
 		}
-		nc.Close()
-	}
+		return err != nil
+	})
 	sink.release <- struct{}{}
 	if err := <-made; err != nil {
 		t.Errorf("the call that ran: %v", err)

@@ -136,6 +136,8 @@ func TestAcceptFailureIsSaidOnce(t *testing.T) {
 	w := newWorkbench(t)
 	var text bytes.Buffer
 	w.s.cfg.Log = slog.New(slog.NewTextHandler(&text, nil))
+	at := time.Now()
+	w.s.cfg.Now = func() time.Time { return at } // all three are within the seconds of one message
 	l := &exhausted{fails: 3, closed: make(chan struct{})}
 	ended := make(chan error, 1)
 	go func() { ended <- w.s.Serve(t.Context(), l) }()
