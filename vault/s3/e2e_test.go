@@ -4,15 +4,21 @@ package s3_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"logvault/fixtures/storetest"
 	"logvault/fixtures/testserver"
+	"logvault/vault"
 	"logvault/vault/s3"
 )
 
@@ -62,3 +68,82 @@ func conformance(t *testing.T, s *testserver.S3) {
 func TestMinIO(t *testing.T) { conformance(t, testserver.MinIO(t)) }
 
 func TestVersityGW(t *testing.T) { conformance(t, testserver.VersityGW(t)) }
+
+// TestErrors checks what callers branch on.
+func TestErrors(t *testing.T) {
+	server := testserver.MinIO(t)
+	store, _, cfg := create(t, server, "plain", false, false)
+	other := cfg
+	other.Bucket = "absent"
+	_, err := s3.Open(ctx, other)
+	wantErr(t, "an absent bucket", err, vault.ErrNoVault)
+	_, err = s3.Create(ctx, other)
+	wantErr(t, "creating in an absent bucket", err, vault.ErrNoVault)
+	other = cfg
+	other.Prefix = "vau" // the beginning of a name is not the name
+	_, err = s3.Open(ctx, other)
+	wantErr(t, "an empty prefix", err, vault.ErrNoVault)
+
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong-"+server.SecretKey)
+	_, err = s3.Open(ctx, cfg)
+	wantErr(t, "a wrong key", err, fs.ErrPermission)
+	if strings.Contains(fmt.Sprint(err), server.SecretKey) {
+		t.Error("the error tells the secret key")
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("HOME", t.TempDir())
+	_, err = s3.Open(ctx, cfg)
+	wantErr(t, "no key", err, fs.ErrPermission)
+	server.Env(t)
+
+	rc, _, err := store.Open(ctx, vault.MarkerName)
+	must(t, err)
+	_, err = io.ReadAll(rc)
+	must(t, err)
+	must(t, rc.Close())
+	must(t, server.Process.Kill())
+	wantErr(t, "a dead server", put(store, segment("x"), "x"), vault.ErrUnreachable)
+	_, err = s3.Open(ctx, cfg)
+	wantErr(t, "opening at a dead server", err, vault.ErrUnreachable)
+}
+
+func wantErr(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: error %v, expected %v", what, got, want)
+	}
+}
+
+// TestSilentServer stops the server in the middle of things: calls end, and
+// succeed when it goes on. The time-out is short: on a machine that stands still
+// for as long any call may end so, and is made again, as its callers do.
+func TestSilentServer(t *testing.T) {
+	server := testserver.MinIO(t)
+	_, _, cfg := create(t, server, "plain", false, false)
+	cfg.Timeout = time.Second
+	again := func(call func() error) {
+		t.Helper()
+		err := call()
+		for tries := 1; errors.Is(err, vault.ErrUnreachable) && tries < 20; tries++ {
+			err = call()
+		}
+		must(t, err)
+	}
+	var store *s3.Store
+	again(func() (err error) {
+		store, err = s3.Open(ctx, cfg)
+		return err
+	})
+	server.Stop(t)
+	wantErr(t, "Put", put(store, segment("x"), "x"), vault.ErrUnreachable)
+	_, err := store.Stat(ctx, vault.MarkerName)
+	wantErr(t, "Stat", err, vault.ErrUnreachable)
+	wantErr(t, "List", store.List(ctx, "", func(vault.Info) error { return nil }), vault.ErrUnreachable)
+	server.Continue(t)
+	again(func() error { return put(store, segment("x"), "x") })
+	cfg.Timeout = 0
+	patient, err := s3.Open(ctx, cfg)
+	must(t, err)
+	wantContent(t, "after the silence", patient, segment("x"), "x")
+}
