@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -136,7 +138,8 @@ func (d *disk) truncate(name string, size int) {
 func (d *disk) power(rng *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for ino, n := range d.used {
+	for _, ino := range slices.Sorted(maps.Keys(d.used)) { // what a seed makes of it must not depend on the order of a map
+		n := d.used[ino]
 		n.open = 0
 		if n.names == 0 {
 			delete(d.used, ino)

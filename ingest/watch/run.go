@@ -40,7 +40,7 @@ func (w *Watcher) Run(ctx context.Context, report func(trouble error)) error {
 		case trouble != nil:
 			n.wait(ctx, retry)
 		default:
-			n.wait(ctx, rescan)
+			n.wait(ctx, w.rescan)
 		}
 	}
 }

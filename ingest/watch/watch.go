@@ -169,7 +169,8 @@ type Stats struct {
 type Watcher struct {
 	cfg     Config
 	sources []*follower
-	buf     []byte // of one write
+	buf     []byte        // of one write
+	rescan  time.Duration // the constant; a test that must not need these rounds has longer ones
 
 	mu    sync.Mutex
 	stats Stats // guarded by mu
@@ -178,7 +179,7 @@ type Watcher struct {
 // New reads from the spool's metadata what is followed already. It touches no
 // watched file.
 func New(cfg Config) (*Watcher, error) {
-	w := &Watcher{cfg: cfg, buf: make([]byte, maxWrite)}
+	w := &Watcher{cfg: cfg, buf: make([]byte, maxWrite), rescan: rescan}
 	bySource := map[vault.Source]*follower{}
 	for _, one := range cfg.Watches {
 		f := bySource[one.Source]
