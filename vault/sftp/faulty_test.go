@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -177,69 +178,111 @@ func TestFullServer(t *testing.T) {
 func TestStuckServer(t *testing.T) {
 	for _, op := range []string{"Stat", "List", "open", "read", "create", "write", "Link", "Remove"} {
 		t.Run(op, func(t *testing.T) {
-			server := startFaulty(t, allExtensions...)
-			must(t, put(create(t, server.cfg), segment("x"), "x"))
-			stuck := make(chan struct{})
-			t.Cleanup(func() { close(stuck) }) // before the server's own, which waits
-			server.fail(func(is, _ string) error {
-				if is == op {
-					<-stuck
-				}
-				return nil
-			})
-			server.cfg.Timeout = 300 * time.Millisecond
-			s, err := sftp.Open(ctx, server.cfg)
-			if err == nil {
-				t.Cleanup(func() { s.Close() })
-				switch op {
-				case "List":
-					err = s.List(ctx, "", func(vault.Info) error { return nil })
-				case "open", "read":
-					_, err = vault.ReadAll(ctx, s, segment("x"), 9)
-				case "Remove":
-					err = s.Remove(ctx, segment("x"))
-				default:
-					err = put(s, segment("y"), "y")
+			// A machine that stands still may break the line before the call comes so far.
+			for timeout := 300 * time.Millisecond; ; timeout *= 2 {
+				reached, err := stuckAt(t, op, timeout)
+				wantErr(t, op+" that does not come back", err, vault.ErrUnreachable)
+				if reached || t.Failed() {
+					return
 				}
 			}
-			wantErr(t, op+" that does not come back", err, vault.ErrUnreachable)
 		})
 	}
 }
 
+// stuckAt makes a call on a server on which one operation does not come back. reached
+// says that the operation was asked for.
+func stuckAt(t *testing.T, op string, timeout time.Duration) (reached bool, err error) {
+	t.Helper()
+	server := startFaulty(t, allExtensions...)
+	must(t, put(create(t, server.cfg), segment("x"), "x"))
+	stuck := make(chan struct{})
+	t.Cleanup(func() { close(stuck) }) // before the server's own, which waits
+	var asked atomic.Bool
+	server.fail(func(is, _ string) error {
+		if is == op {
+			asked.Store(true)
+			<-stuck
+		}
+		return nil
+	})
+	server.cfg.Timeout = timeout
+	s, err := sftp.Open(ctx, server.cfg)
+	if err != nil {
+		return asked.Load(), err
+	}
+	t.Cleanup(func() { s.Close() })
+	switch op {
+	case "List":
+		err = s.List(ctx, "", func(vault.Info) error { return nil })
+	case "open", "read":
+		_, err = vault.ReadAll(ctx, s, segment("x"), 9)
+	case "Remove":
+		err = s.Remove(ctx, segment("x"))
+	default:
+		err = put(s, segment("y"), "y")
+	}
+	return asked.Load(), err
+}
+
 // TestSlowBody: a body that comes slowly, as under a bandwidth limit, is no
 // broken line: the server is asked for signs of life meanwhile, here for longer
-// than it may be silent.
+// than it may be silent. Only a machine that stands still for that long breaks the
+// line; then the time-out is longer.
 func TestSlowBody(t *testing.T) {
 	server := startFaulty(t, allExtensions...)
-	server.cfg.Timeout = 4 * time.Second
-	s := create(t, server.cfg)
-	signs := make(chan struct{}, 100)
+	patient := create(t, server.cfg)
+	name := segment("slow")
+	var err error
+	for timeout := time.Second; timeout < time.Minute; timeout *= 3 {
+		if err = putSlowly(t, server, name, "slow", timeout); err == nil {
+			whole(t, patient, name, "slow", "slow")
+			return
+		}
+		t.Logf("with %v of silence allowed: %v", timeout, err)
+	}
+	t.Error(err)
+}
+
+// putSlowly stores an object whose body waits for four signs of life, of which
+// there are three within the timeout.
+func putSlowly(t *testing.T, server *faulty, name, data string, timeout time.Duration) error {
+	t.Helper()
+	cfg := server.cfg
+	cfg.Timeout = timeout
+	signs := make(chan struct{}, 1000)
 	server.fail(func(op, _ string) error {
 		if op == "RealPath" {
 			signs <- struct{}{}
 		}
 		return nil
 	})
-	name := segment("slow")
-	if err := s.Put(ctx, name, 4, &slowly{signs, strings.NewReader("slow")}); err != nil {
-		t.Error(err)
+	defer server.fail(nil)
+	s, err := sftp.Open(ctx, cfg)
+	if err != nil {
+		return err
 	}
-	whole(t, s, name, "slow", "slow")
+	defer s.Close() // broken, or done with
+	return s.Put(ctx, name, int64(len(data)), &slowly{signs, 4, 4 * timeout, strings.NewReader(data)})
 }
 
-// slowly is a body that waits for four signs of life.
+// slowly is a body that waits for signs of life, for so long.
 type slowly struct {
-	signs <-chan struct{}
+	signs  <-chan struct{}
+	wanted int
+	limit  time.Duration
 	io.Reader
 }
 
 func (s *slowly) Read(p []byte) (int, error) {
-	if s.signs != nil {
-		for range 4 {
-			<-s.signs
+	over := time.NewTimer(s.limit)
+	defer over.Stop()
+	for ; s.wanted > 0; s.wanted-- {
+		select {
+		case <-s.signs:
+		case <-over.C:
+			return 0, errors.New("no sign of life")
 		}
-		s.signs = nil
 	}
 	return s.Reader.Read(p)
 }

@@ -124,7 +124,8 @@ func TestAgentInProcess(t *testing.T) {
 	create(t, server.cfg)
 	ring := agent.NewKeyring()
 	must(t, ring.Add(agent.AddedKey{PrivateKey: clientKey(t, server)}))
-	socket := filepath.Join(t.TempDir(), "agent")
+	t.Chdir(t.TempDir())
+	const socket = "agent" // a path of at most 107 bytes, wherever TMPDIR is
 	l, err := net.Listen("unix", socket)
 	must(t, err)
 	var running sync.WaitGroup
