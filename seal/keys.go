@@ -228,7 +228,7 @@ func (r *round) wrapNewKey(ctx context.Context, id keyID) (*entry.Key, error) {
 	slices.Sort(e.Recipients)
 	name := vault.WrapName(id.day, id.class, e.PublicHash, e.Wrap)
 	if err := r.Keys.Put(ctx, name, int64(len(wrap)), bytes.NewReader(wrap)); err != nil {
-		return nil, fmt.Errorf("storing %s: %w", name, err)
+		return nil, err
 	}
 	stored, err := vault.ReadAll(ctx, r.Keys, name, maxWrap)
 	if err != nil {

@@ -183,7 +183,7 @@ func (r *round) store(ctx context.Context, p vault.Piece, enc *segment.Encoded, 
 		body []byte
 	}{{segmentName(e), enc.Segment}, {indexName(e), enc.Index}} {
 		if err := r.Objects.Put(ctx, o.name, int64(len(o.body)), bytes.NewReader(o.body)); err != nil {
-			return fmt.Errorf("storing %s: %w", o.name, err)
+			return err
 		}
 		r.Log.Debug("stored", "object", o.name, "size", len(o.body))
 	}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"logvault/ingest"
 	"logvault/internal/vfs"
@@ -78,9 +77,7 @@ func TestSealFromTheSpool(t *testing.T) {
 
 // The power goes at every few operations of spool, vault and ledger.
 func TestCrashWithTheSpool(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := rand.New(rand.NewPCG(*crashSeed, 0))
 	w := newSpoolWorld(t)
 	texts := w.texts
 	ops, crashes := 0, 0

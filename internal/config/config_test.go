@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	_ "time/tzdata" // the same zones on every machine
 
 	"logvault/internal/vfs"
 	"logvault/vault"
