@@ -69,13 +69,14 @@ func fsck(t *testing.T, tool, files string) (out string, ok bool) {
 	if err := os.WriteFile(key, []byte(testKey(t).vkey), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	const patience = 10 * time.Minute
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool, "-ui=false", "-logtostderr", "-N", "64",
 		"-storage_url", "file://"+files+"/", "-public_key", key, "-origin", testOrigin)
 	raw, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		t.Fatalf("fsck did not end in a minute:\n%s", raw)
+		t.Fatalf("fsck did not end in %v:\n%s", patience, raw)
 	}
 	out = string(raw)
 	good := strings.Contains(out, "Successfully fsck'd")

@@ -37,7 +37,7 @@ func TestTransparencyDev(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := testserver.Witness(t, skey, w.Trust.Origin, w.Trust.Log)
-	client := &witness.Witness{URL: url, Key: vkey, HTTP: &http.Client{Timeout: 30 * time.Second}}
+	client := &witness.Witness{URL: url, Key: vkey, HTTP: &http.Client{Timeout: 5 * time.Minute}}
 	w.Trust.Witnesses = []ledger.TrustKey{{Name: "w1", Key: vkey}}
 	w.Trust.Quorum = 1
 

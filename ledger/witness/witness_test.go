@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,13 +214,15 @@ func TestNetwork(t *testing.T) {
 	if _, err := c.Cosign(ctx, w.Log.Tree(), 0); err == nil {
 		t.Error("no error from a URL that is none")
 	}
-	// A witness that never answers is left when the time is over.
-	stuck := make(chan struct{})
-	slow := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stuck }), w.far.Key)
+	// A witness that never answers is left when the time is over. A slow machine may
+	// need more than that to send the request.
+	stuck, asked := make(chan struct{}), new(atomic.Bool)
+	slow := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Store(true); <-stuck }), w.far.Key)
 	defer close(stuck)
-	slow.HTTP.Timeout = 50 * time.Millisecond
-	if _, err := slow.Cosign(ctx, w.Log.Tree(), 0); err == nil {
-		t.Error("no error from a witness that never answers")
+	for slow.HTTP.Timeout = 50 * time.Millisecond; !asked.Load(); slow.HTTP.Timeout *= 2 {
+		if _, err := slow.Cosign(ctx, w.Log.Tree(), 0); err == nil {
+			t.Fatal("no error from a witness that never answers")
+		}
 	}
 }
 
