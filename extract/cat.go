@@ -113,7 +113,7 @@ func Cat(ctx context.Context, o Options, r CatRequest, w io.Writer) (CatSummary,
 	}
 	for _, name := range r.Segments {
 		if !met[name] {
-			return CatSummary{}, fmt.Errorf("%q, expected an object's 64 hex digits or an entry's index: %w", name, ErrNoSegment)
+			return CatSummary{}, fmt.Errorf("%q: %w, neither as the 64 hex digits of an object nor as an entry's index", name, ErrNoSegment)
 		}
 	}
 	a, err := attempt(ctx, o, &o.Archive, r.record(), entry.RequestCat)

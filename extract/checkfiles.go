@@ -156,7 +156,7 @@ func (c *checker) checkListing(l *listing, version int) (whole bool, err error) 
 func (c *checker) list(folder string, l *listing) error {
 	items, err := c.fs.ReadDir(c.path(folder))
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", c.path(folder), err)
+		return err
 	}
 	for _, item := range items {
 		name := path.Join(folder, item.Name())

@@ -41,6 +41,9 @@ func ParseCheckpoint(raw []byte, t *Trust) (Checkpoint, error) {
 		return Checkpoint{}, err
 	}
 	n, err := note.Open(raw, note.VerifierList(all...))
+	if _, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
+		return Checkpoint{}, foreign(log, raw)
+	}
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("%w: %w", ErrUnsigned, err)
 	}
@@ -53,12 +56,17 @@ func ParseCheckpoint(raw []byte, t *Trust) (Checkpoint, error) {
 		}
 	}
 	if !signed {
-		return Checkpoint{}, fmt.Errorf("%w: no signature by %s+%08x", ErrUnsigned, log.Name(), log.KeyHash())
+		return Checkpoint{}, foreign(log, raw)
 	}
 	if cp.Origin != t.Origin {
 		return Checkpoint{}, fmt.Errorf("%w: origin %q, expected %q", ErrUnsigned, cp.Origin, t.Origin)
 	}
 	return cp, nil
+}
+
+// foreign is the error of a checkpoint that others than log signed.
+func foreign(log note.Verifier, raw []byte) error {
+	return fmt.Errorf("%w: expected a signature by %s+%08x, got %.300s", ErrUnsigned, log.Name(), log.KeyHash(), strings.Join(signers(raw), ", "))
 }
 
 // parseNote parses a checkpoint without verifying signatures.

@@ -26,6 +26,8 @@ func wantError(t *testing.T, what string, err, target error) {
 	t.Helper()
 	if !errors.Is(err, target) {
 		t.Errorf("%s: error %v, expected %v", what, err, target)
+	} else if err != nil && strings.Count(err.Error(), target.Error()) > 1 {
+		t.Errorf("%s: %q says twice what is wrong", what, err)
 	}
 }
 

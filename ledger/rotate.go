@@ -86,6 +86,9 @@ func (k *Keys) Add(i int64, data []byte) error {
 // Rotations returns what was added, in order.
 func (k *Keys) Rotations() []Rotation { return slices.Clone(k.rotations) }
 
+// errNoRotate says that a pinned key is none of a ledger's.
+var errNoRotate = errors.New("no rotate entry leads on from")
+
 // Following returns t with the key that signs now, so that ParseCheckpoint
 // accepts each head by the key of its time. t may pin any key of the
 // succession. From that key on, what a recovery key signed is followed only if
@@ -93,7 +96,7 @@ func (k *Keys) Rotations() []Rotation { return slices.Clone(k.rotations) }
 func (t *Trust) Following(k *Keys) (*Trust, error) {
 	pinned := slices.IndexFunc(k.rotations, func(r Rotation) bool { return r.Old == t.Log })
 	if pinned < 0 && t.Log != k.log {
-		return nil, fmt.Errorf("%w: no rotate entry leads on from the key %s", ErrUnsigned, t.Log)
+		return nil, fmt.Errorf("%w: %w the key %s", ErrUnsigned, errNoRotate, t.Log)
 	}
 	next := *t
 	next.Log, next.rotations = k.log, k.Rotations()
@@ -266,14 +269,18 @@ func follow(ctx context.Context, r vault.Reader, prefix string, raw []byte, t *T
 
 // bears reports whether a note has a signature line, valid or not, by a key.
 func bears(raw []byte, vkey string) bool {
+	return slices.ContainsFunc(signers(raw), func(key string) bool { return strings.HasPrefix(vkey, key+"+") })
+}
+
+// signers are the keys, as NAME+HASH, that a note has signature lines by, valid or not.
+func signers(raw []byte) (all []string) {
 	_, sigs, _ := strings.Cut(string(raw), "\n\n")
 	for line := range strings.SplitAfterSeq(sigs, "\n") {
-		sig, err := parseSignatureLine(line)
-		if err == nil && strings.HasPrefix(vkey, fmt.Sprintf("%s+%08x+", sig.name, sig.hash)) {
-			return true
+		if sig, err := parseSignatureLine(line); err == nil {
+			all = append(all, fmt.Sprintf("%s+%08x", sig.name, sig.hash))
 		}
 	}
-	return false
+	return all
 }
 
 // Keys reads the log's succession of keys from all its entries.

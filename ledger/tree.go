@@ -62,10 +62,14 @@ func OpenTree(ctx context.Context, r vault.Reader, prefix string, t *Trust) (*Tr
 	name := vault.CheckpointName(prefix)
 	cp, err := ParseCheckpoint(raw, t)
 	if errors.Is(err, ErrUnsigned) && !bears(raw, t.Log) {
-		// Where no rotate entry leads on either, the first error says why.
-		if head, next, ferr := follow(ctx, r, prefix, raw, t); ferr == nil {
+		head, next, ferr := follow(ctx, r, prefix, raw, t)
+		switch {
+		case ferr == nil:
 			cp, t, err = head, next, nil
-		} else {
+		case errors.Is(ferr, errNoRotate): // the first error says what is wrong
+		case errors.Is(ferr, ErrUnsigned):
+			err = ferr
+		default:
 			err = fmt.Errorf("%w; %w", err, ferr)
 		}
 	}

@@ -76,8 +76,11 @@ func (p *pass) source(ctx context.Context) error {
 	trust := *p.o.Trust // whose known head is compared later, with the others
 	trust.KnownSize, trust.KnownRoot = 0, ""
 	p.src, err = ledger.OpenTree(ctx, p.o.From, vault.LedgerPrefix, &trust)
-	if err != nil {
-		return fmt.Errorf("source: %w", broken(ErrUnsigned, err))
+	switch {
+	case passing(err):
+		return fmt.Errorf("source: %w", err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnsigned, err)
 	}
 	p.raw, p.pinned = p.src.Checkpoint().Raw, p.o.Trust.Log
 	p.follow(p.src.Trust())

@@ -288,6 +288,7 @@ func (a *audit) incomplete(object, detail string) {
 }
 
 func (a *audit) emit(f Finding) {
+	f.Detail = strings.TrimPrefix(f.Detail, f.Object+": ") // an error may name its object too
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch f.Level {

@@ -48,7 +48,11 @@ func (m *machine) run(args ...string) int {
 	m.errs.Reset()
 	a := &app{in: strings.NewReader(""), out: &m.out, err: &m.errs, fs: m.fs, random: rand.Reader, now: time.Now, boot: vfs.Boottime,
 		getenv: func(k string) string { return m.env[k] }}
-	return a.run(context.Background(), append([]string{"logvault"}, args...))
+	code := a.run(context.Background(), append([]string{"logvault"}, args...))
+	if twice := repeated(m.errs.String()); twice != "" {
+		m.t.Errorf("%v says %q twice in one message\n%s", args, twice, m.errs.String())
+	}
+	return code
 }
 
 // must runs one that has to succeed.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -37,7 +38,11 @@ func (a *app) bundleReport(c *cli.Context) (extract.Report, error) {
 		}
 		trusts = append(trusts, trust)
 	}
-	return extract.CheckBundle(c.Context, a.fs, c.String("bundle"), trusts...)
+	rep, err := extract.CheckBundle(c.Context, a.fs, c.String("bundle"), trusts...)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &codedError{codeFailure, "give the directory of the bundle, unpacked", err}
+	}
+	return rep, err
 }
 
 func (a *app) checkBundle(c *cli.Context) error {

@@ -133,7 +133,7 @@ func (a *app) streamOf(c *cli.Context, svc gateway.Service, h *ingest.ImportHead
 	in := bufio.NewReaderSize(r, ingest.HeadSize)
 	head, err := ingest.Head(in)
 	if err != nil {
-		return false, fmt.Errorf("%s: %w", file, err)
+		return false, err // names the file, as those of Match do
 	}
 	earlier, err := svc.Imports(c.Context, h.Source, head)
 	if err != nil {
@@ -142,7 +142,7 @@ func (a *app) streamOf(c *cli.Context, svc gateway.Service, h *ingest.ImportHead
 	h.Compared = len(earlier)
 	e, ok, err := ingest.Match(in, earlier)
 	if err != nil {
-		return false, fmt.Errorf("%s: %w", file, err)
+		return false, err
 	}
 	if ok {
 		h.Stream = e.Stream

@@ -183,6 +183,9 @@ func (a *app) inspectBundle(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(rep.Parts) == 0 {
+		return &codedError{codeIntegrity, "`logvault check-bundle` says what is wrong with it", fmt.Errorf("%s: not a bundle, or not a whole one", c.String("bundle"))}
+	}
 	for _, p := range rep.Parts {
 		if err := a.printFacts(c, map[string]any{"message_type": "bundle", "bundle": filepath.Join(c.String("bundle"), p.Folder), "intact": rep.OK(), "origin": p.Origin, "ledger_size": p.Size,
 			"request_entry": p.Request, "segments_searched": p.Searched, "lines": p.Lines}, "bundle", "intact", "origin", "ledger_size", "request_entry", "segments_searched", "lines"); err != nil {

@@ -48,7 +48,7 @@ func copyStateOf(c *cli.Context) (copyState, error) {
 func (a *app) lockCopy(c *cli.Context, state copyState) (io.Closer, error) {
 	switch exists := fileExists(a.fs, state.trust()); {
 	case c.Bool("init") && exists:
-		return nil, &codedError{codeRefused, "run it again without --init", fmt.Errorf("%w: a copy was begun with the state in %s", vault.ErrNotEmpty, string(state))}
+		return nil, &codedError{codeRefused, "run it again without --init", fmt.Errorf("the state %s: %w: a copy was begun with it", string(state), vault.ErrNotEmpty)}
 	case c.Bool("init"):
 		if err := vfs.MkdirAll(a.fs, string(state), 0o700); err != nil {
 			return nil, err

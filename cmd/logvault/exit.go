@@ -121,7 +121,7 @@ var outcomes = []outcome{
 	{pgp.ErrRevokedKey, codeUsage, "ask the auditor for the present key"},
 	{pgp.ErrWeakKey, codeUsage, "use RSA of at least 3072 bits or Curve25519; `logvault keygen` makes one"},
 	{pgp.ErrNoEncryption, codeUsage, "the key needs an encryption subkey; `logvault keygen` makes one"},
-	{pgp.ErrWrongKey, codeKey, "`logvault inspect --object FILE` tells which keys can open it"},
+	{pgp.ErrWrongKey, codeKey, "give the secret key of one of the vault's auditors; `logvault inspect --object FILE` tells which keys can open a file"},
 	{pgp.ErrNoKey, codeKey, "give --key SEC.asc, or --gpg to use the local gpg"},
 	{ledger.ErrBehind, codeIntegrity, "if this state is from a backup, `logvault recover --from-vault` brings it up to date; if another gateway writes there, stop one of them"},
 	{ledger.ErrForked, codeIntegrity, "two histories exist; keep both copies untouched and compare them with `logvault verify --against`"},
@@ -147,8 +147,9 @@ var outcomes = []outcome{
 	{syscall.ETIMEDOUT, codePartial, "the NAS does not answer; run the command again when it does"},
 	{syscall.EIO, codePartial, "the disk or NAS reports an I/O error; look at the kernel log"},
 	{syscall.EADDRINUSE, codeFailure, "another program listens there (the kernel's NFS server?); choose another port in nfs.listen"},
+	{syscall.EADDRNOTAVAIL, codeFailure, "nfs.listen names an address that this machine does not have, or not yet; `ip addr` lists those it has"},
 	{syscall.EROFS, codeFailure, "the disk is mounted read-only; look at the kernel log"},
-	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, as in `runuser -u logvault -- logvault …`; a port below 1024 needs root"},
+	{fs.ErrPermission, codeFailure, "run it as the user that owns the files, as in `runuser -u logvault -- logvault …`; a port below 1024 needs root; docs/STORES.md says how to log in at a URL"},
 	{extract.ErrNoSegment, codeUsage, "`logvault ls` lists the segments"},
 }
 
@@ -210,6 +211,9 @@ func hint(err error) string {
 	}
 	if _, ok := errors.AsType[*gateway.DueError](err); ok {
 		return "check --recorded-at and the class of the source; what the law wants gone is not archived"
+	}
+	if _, ok := errors.AsType[*location.Error](err); ok {
+		return "docs/STORES.md says how the place of a vault is written"
 	}
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		return "docs/CONFIG.md lists every key"

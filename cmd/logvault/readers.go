@@ -137,7 +137,7 @@ func trustFor(ctx context.Context, r vault.Reader, pinned []*ledger.Trust) *ledg
 
 func (a *app) loadTrust(arg string) (*ledger.Trust, error) {
 	t, err := config.LoadTrust(a.fs, arg)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, wrong := errors.AsType[*config.Error](err); wrong || errors.Is(err, fs.ErrNotExist) {
 		return nil, &codedError{codeUsage, "give the path of trust.toml or a verifier key NAME+HASH+KEY", err}
 	}
 	return t, err

@@ -60,6 +60,24 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("%s exits %d, expected %s", strings.Join(args[1:], " "), got, args[0])
 	}
+	if twice := repeated(ts.ReadFile("stderr")); twice != "" {
+		ts.Fatalf("%s says %q twice in one message", strings.Join(args[1:], " "), twice)
+	}
+}
+
+// repeated returns a part of an error that stands in it twice: two places that
+// both named the object, or what was being done. "" if there is none.
+func repeated(text string) string {
+	for line := range strings.Lines(text) {
+		seen := map[string]bool{}
+		for part := range strings.SplitSeq(strings.TrimSuffix(line, "\n"), ": ") {
+			if seen[part] && len(part) > 3 {
+				return part
+			}
+			seen[part] = true
+		}
+	}
+	return ""
 }
 
 // serve CONFIG: starts the gateway, waits for its ready line and sets $NFS.

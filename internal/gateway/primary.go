@@ -73,7 +73,7 @@ func (s *Site) openPrimary(ctx context.Context) (err error) {
 		}
 	}()
 	if err := s.checkMarker(ctx, store); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", s.Config().Vault, err)
 	}
 	cfg := s.ledgerConfig
 	cfg.Copy = store

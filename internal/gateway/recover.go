@@ -72,7 +72,7 @@ func Recover(ctx context.Context, env Env, c *config.Config, key string) (res Re
 	}
 	lock, err := vfs.LockOwn(env.FS, r.paths.lock())
 	if err != nil {
-		return res, fmt.Errorf("locking the state %s: %w", c.State, err)
+		return res, fmt.Errorf("locking the state: %w", err)
 	}
 	defer lock.Close() // it dies with the process anyway
 	for _, step := range []func(context.Context) error{r.open, r.grown, r.read,

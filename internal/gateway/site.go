@@ -157,7 +157,7 @@ func (s *Site) openLocal(ctx context.Context) error {
 	}
 	lock, err := vfs.LockOwn(s.env.FS, p.lock())
 	if err != nil {
-		return fmt.Errorf("locking the state %s: %w", s.Config().State, err)
+		return fmt.Errorf("locking the state: %w", err)
 	}
 	s.lock = lock
 	if s.audits, err = LoadAuditors(s.env.FS, s.Config(), s.now()); err != nil {
