@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -120,7 +121,8 @@ func FuzzNamesStayBelowRoot(f *testing.F) {
 	})
 }
 
-// TestReplaceIsAtomicToReaders reads a checkpoint while it is being replaced.
+// TestReplaceIsAtomicToReaders reads a checkpoint while it is being replaced, until
+// each of two readers has met some replacements, whoever is the faster.
 func TestReplaceIsAtomicToReaders(t *testing.T) {
 	for _, fsys := range []vfs.FS{vfs.NewMem(), vfs.OS} {
 		place := root
@@ -130,33 +132,33 @@ func TestReplaceIsAtomicToReaders(t *testing.T) {
 		s := newVault(t, fsys, place)
 		content := func(i int) []byte { return slices.Repeat([]byte{byte('a' + i%26)}, 1000+i) }
 		must(t, s.Replace(ctx, checkpoint, content(0)))
-		done := make(chan struct{})
-		var wg sync.WaitGroup
+		var readers sync.WaitGroup
+		var reading atomic.Int64
 		for range 2 {
-			wg.Go(func() {
-				for {
-					select {
-					case <-done:
-						return
-					default:
-					}
+			reading.Add(1)
+			readers.Go(func() {
+				defer reading.Add(-1)
+				for changes, last := 0, 0; changes < 10 && !t.Failed(); {
 					data, err := vault.ReadAll(ctx, s, checkpoint, 1<<20)
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					if i := len(data) - 1000; i < 0 || !slices.Equal(data, content(i)) {
+					i := len(data) - 1000
+					if i < 0 || !slices.Equal(data, content(i)) {
 						t.Errorf("%d mixed bytes", len(data))
 						return
+					}
+					if i != last {
+						changes, last = changes+1, i
 					}
 				}
 			})
 		}
-		for i := range 60 {
-			must(t, s.Replace(ctx, checkpoint, content(i)))
+		for i := 0; reading.Load() > 0; i++ {
+			must(t, s.Replace(ctx, checkpoint, content(i%60)))
 		}
-		close(done)
-		wg.Wait()
+		readers.Wait()
 	}
 }
 
