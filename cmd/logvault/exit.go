@@ -113,6 +113,7 @@ var outcomes = []outcome{
 	{gateway.ErrNewKey, codeKey, "give --recovery-key: only it can name the next key"},
 	{gateway.ErrNotRecovery, codeKey, "it is the key that `logvault init` showed once; compare it with the paper copy"},
 	{volume.ErrOtherVolume, codeRefused, "nothing was changed; look at the label, and at the catalogue in the state directory"},
+	{volume.ErrForeign, codeRefused, "nothing was changed; mount the disk that is meant, or an empty one"},
 	{vault.ErrUnfit, codeRefused, "change the bucket as docs/STORES.md says; on MinIO: `mc retention clear --default ALIAS/BUCKET`"},
 	{vault.ErrNotEmpty, codeRefused, "choose an absent or empty directory; nothing was changed"},
 	{pgp.ErrSecretKey, codeUsage, "export the public key only: `gpg --armor --export FINGERPRINT`"},

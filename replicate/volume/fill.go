@@ -75,8 +75,8 @@ type filler struct {
 
 // Fill writes to one volume what no earlier one has, until it is full or
 // everything is written. Result.Left tells whether another volume is needed.
-// Objects that are due are left out. Errors: ErrOtherVolume, vault.ErrNotEmpty,
-// vfs.ErrLocked, those of the ledger, and of the disks.
+// Objects that are due are left out. Errors: ErrOtherVolume, ErrForeign,
+// vault.ErrNotEmpty, vault.ErrNewer, vfs.ErrLocked, those of the ledger, and of the disks.
 func Fill(ctx context.Context, o Options) (Result, error) {
 	f := &filler{o: o, sums: map[string]vault.Hash{}}
 	if err := vfs.MkdirAll(o.FS, path.Dir(o.Catalogue), 0o700); err != nil {

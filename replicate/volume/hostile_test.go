@@ -292,14 +292,16 @@ func TestRottenVolume(t *testing.T) {
 // TestHeaders: a directory is taken for what it says, and no more.
 func TestHeaders(t *testing.T) {
 	for header, want := range map[string]error{
-		"logvault-volume v2\nmore\n":         vault.ErrNewer,
-		"logvault-volume v10\n":              vault.ErrNewer,
-		"holiday pictures\n":                 volume.ErrOtherVolume,
-		"":                                   volume.ErrOtherVolume,
-		"logvault-volume v1\nvault 00\n":     volume.ErrOtherVolume,
-		"logvault-volume v1":                 volume.ErrOtherVolume,
-		"logvault-volume vx\n":               volume.ErrOtherVolume,
-		strings.Repeat("logvault-volume", 9): volume.ErrOtherVolume,
+		"logvault-volume v2\nmore\n":            vault.ErrNewer,
+		"logvault-volume v10\n":                 vault.ErrNewer,
+		"holiday pictures\n":                    volume.ErrForeign,
+		"":                                      volume.ErrForeign,
+		"logvault-volume v1\nvault 00\n":        volume.ErrOtherVolume,
+		"logvault-volume v1":                    volume.ErrOtherVolume,
+		"logvault-volume vx\n":                  volume.ErrForeign,
+		"logvault-volume v-1\n":                 volume.ErrForeign,
+		strings.Repeat("logvault-volume", 9):    volume.ErrForeign,
+		strings.Repeat("holiday pictures", 999): volume.ErrForeign,
 	} {
 		s := newSafe(t, 1)
 		s.room = 16 << 20
@@ -307,8 +309,13 @@ func TestHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := s.fill(1, nil)
-		if !errors.Is(err, want) || want != vault.ErrNewer && errors.Is(err, vault.ErrNewer) {
-			t.Errorf("%.40q: %v, expected %v", header, err, want)
+		for _, e := range []error{vault.ErrNewer, volume.ErrForeign, volume.ErrOtherVolume} {
+			if errors.Is(err, e) != (e == want) {
+				t.Errorf("%.40q: %v, expected %v", header, err, want)
+			}
+		}
+		if left, _ := s.disk.ReadDir("/disk1"); len(left) != 1 || err != nil && !strings.HasPrefix(err.Error(), "/disk1/VOLUME: ") {
+			t.Errorf("%.40q: %v, and %d names on the disk", header, err, len(left))
 		}
 	}
 }

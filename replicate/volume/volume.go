@@ -34,6 +34,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -59,6 +60,10 @@ const (
 // ErrOtherVolume says that a directory holds another volume than the one to be
 // filled: of another vault, a full one, or one that the catalogue does not know.
 var ErrOtherVolume = errors.New("another volume is here")
+
+// ErrForeign says that a file named VOLUME is none of logvault's: somebody else's
+// disk is mounted.
+var ErrForeign = errors.New("not a file of logvault")
 
 // Volume is what the catalogue knows of one volume.
 type Volume struct {
@@ -169,9 +174,20 @@ func (f *filler) header() string {
 	return fmt.Sprintf("logvault-volume v%d\nvault %s\norigin %s\nnumber %d\n", Version, f.cat.Vault, f.cat.Origin, f.vol.Number)
 }
 
+// readHeader reads VOLUME as far as one can reach: a longer file is none.
+func (f *filler) readHeader(name string) ([]byte, error) {
+	file, err := f.o.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // read-only: nothing to lose
+	return io.ReadAll(io.LimitReader(file, 4096))
+}
+
 // checkHeader finds out what the directory is: the volume to go on with, or empty.
 func (f *filler) checkHeader() error {
-	data, err := vfs.ReadFile(f.o.FS, path.Join(f.o.Dir, headerName), 4096)
+	name := path.Join(f.o.Dir, headerName)
+	data, err := f.readHeader(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		list, err := f.o.FS.ReadDir(f.o.Dir)
 		if err != nil {
@@ -185,19 +201,21 @@ func (f *filler) checkHeader() error {
 		if f.vol.Sums != "" {
 			return fmt.Errorf("%s: %w: it is empty, and volume %d (%s) has room; is it mounted? --new-volume begins another", f.o.Dir, ErrOtherVolume, f.vol.Number, f.vol.Label)
 		}
-		return vfs.CreateFile(f.o.FS, path.Join(f.o.Dir, headerName), []byte(f.header()), 0o644)
+		return vfs.CreateFile(f.o.FS, name, []byte(f.header()), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("volume: %w", err)
 	}
 	first, _, _ := strings.Cut(string(data), "\n")
-	if v, ok := strings.CutPrefix(first, "logvault-volume v"); ok {
-		if n, err := strconv.Atoi(v); err == nil && n > Version {
-			return fmt.Errorf("%s: %q, expected version %d: %w", headerName, first, Version, vault.ErrNewer)
-		}
-	}
-	if string(data) != f.header() {
-		return fmt.Errorf("%s: %w: it says %q, expected %q; mount an empty disk, or that one", f.o.Dir, ErrOtherVolume, data, f.header())
+	v, named := strings.CutPrefix(first, "logvault-volume v")
+	n, err := strconv.ParseUint(v, 10, 31)
+	switch {
+	case !named || err != nil:
+		return fmt.Errorf("%s: %w: it begins with %.40q, expected \"logvault-volume v%d\"", name, ErrForeign, first, Version)
+	case n > Version:
+		return fmt.Errorf("%s: version %d, expected %d: %w", name, n, Version, vault.ErrNewer)
+	case string(data) != f.header():
+		return fmt.Errorf("%s: %w: it says %q, expected %q; mount an empty disk, or that one", name, ErrOtherVolume, data, f.header())
 	}
 	return nil
 }
