@@ -110,10 +110,6 @@ type survey struct {
 // a running `serve`, and changes nothing. A copy that cannot be reached, or whose
 // log is not by a pinned key, is a Problem and not an error.
 func SurveyCopies(ctx context.Context, env Env, c *config.Config) (*CopiesStatus, error) {
-	return surveyCopies(ctx, env, c, copyWait)
-}
-
-func surveyCopies(ctx context.Context, env Env, c *config.Config, wait time.Duration) (*CopiesStatus, error) {
 	s := &survey{env: env, cfg: c}
 	if err := s.open(ctx); err != nil {
 		return nil, err
@@ -123,7 +119,7 @@ func surveyCopies(ctx context.Context, env Env, c *config.Config, wait time.Dura
 	if !slices.ContainsFunc(declared, func(k config.Copy) bool { return k.Name == config.Primary }) {
 		declared = append([]config.Copy{{Name: config.Primary, Media: "disk"}}, declared...)
 	}
-	st.Copies = Answers(ctx, len(declared), wait,
+	st.Copies = Answers(ctx, len(declared), copyWait,
 		func(ctx context.Context, i int) CopyStatus { own := *s; return own.look(ctx, declared[i]) },
 		func(i int, err error) CopyStatus { return s.unknown(declared[i], err) })
 	st.count()

@@ -51,18 +51,13 @@ type ClassStatus struct {
 // itself. Then unopened is why the vault could not be opened, and the rest is
 // told all the same. Errors are those of Connect.
 func Examine(ctx context.Context, env Env, c *config.Config) (st Status, unopened, err error) {
-	return examine(ctx, env, c, defaultBeats)
-}
-
-func examine(ctx context.Context, env Env, c *config.Config, b beats) (st Status, unopened, err error) {
 	svc, err := connect(ctx, c, func() (*Site, error) {
 		s, err := OpenIntake(ctx, env, c)
 		if err != nil {
 			return nil, err
 		}
-		s.beats = b
 		var try call
-		if err := try.within(b.patience, func() error { return s.openPrimary(ctx) }); err != nil {
+		if err := try.within(s.beats.patience, func() error { return s.openPrimary(ctx) }); err != nil {
 			unopened = fmt.Errorf("%s: %w", opening, err)
 			s.openErr.Store(&err)
 			s.notes.set(opening, err.Error(), s.now()) // not logged: whoever asks is told

@@ -47,18 +47,11 @@ type OpenVault func(ctx context.Context, place string) (store vault.Store, trust
 // A vault that shows another history than a longer one of the same ledger has
 // ledger.ErrForked.
 func SurveyVaults(ctx context.Context, places []string, open OpenVault) []VaultStatus {
-	return surveyVaults(ctx, places, open, vaultWait)
-}
-
-// vaultWait bounds how long vaults are looked at: their ledgers are read as a whole.
-const vaultWait = 10 * time.Minute
-
-func surveyVaults(ctx context.Context, places []string, open OpenVault, wait time.Duration) []VaultStatus {
 	type seen struct {
 		VaultStatus
 		tree *ledger.Tree
 	}
-	all := Answers(ctx, len(places), wait, func(ctx context.Context, i int) seen {
+	all := Answers(ctx, len(places), vaultWait, func(ctx context.Context, i int) seen {
 		k := seen{VaultStatus: VaultStatus{Vault: places[i]}}
 		k.tree, k.Err = k.read(ctx, open)
 		return k
@@ -80,6 +73,9 @@ func surveyVaults(ctx context.Context, places []string, open OpenVault, wait tim
 	}
 	return out
 }
+
+// vaultWait bounds how long vaults are looked at: their ledgers are read as a whole.
+const vaultWait = 10 * time.Minute
 
 // continues tells whether long has the history of short.
 func continues(ctx context.Context, long, short *ledger.Tree) error {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"logvault/internal/config"
 	"logvault/internal/vfs"
@@ -14,20 +14,23 @@ import (
 	"logvault/vault"
 )
 
-// deadAfter is how long these tests wait for what never answers: the others, in
-// memory, have answered long before.
-const deadAfter = 5 * time.Second
-
-// hangBelow makes every call below a directory hang until the test ends.
-func (w *world) hangBelow(dir string) {
-	gate := make(chan struct{})
-	w.fail(func(_ vfs.Op, name string) error {
-		if strings.HasPrefix(name, dir) {
-			<-gate
-		}
-		return nil
+// whileHanging runs fn in a bubble while every call below a directory hangs. The
+// bubble's clock moves when all that runs waits, so that what hangs is given up
+// after any time, and what answers is never too slow. When fn is done the calls
+// come back, and what made them is waited for.
+func (w *world) whileHanging(t *testing.T, dir string, fn func()) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		gate := make(chan struct{})
+		w.fail(func(_ vfs.Op, name string) error {
+			if strings.HasPrefix(name, dir) {
+				<-gate
+			}
+			return nil
+		})
+		defer func() { w.fail(nil); close(gate) }()
+		fn()
 	})
-	w.t.Cleanup(func() { w.fail(nil); close(gate) })
 }
 
 // openPinned is the OpenVault of somebody who pins this world's trust file.
@@ -44,7 +47,6 @@ func (w *world) openPinned(ctx context.Context, place string) (vault.Store, *led
 // TestSurveyVaults: each vault is told by its own ledger, and one that is absent,
 // dead, foreign or damaged hides nothing of the others.
 func TestSurveyVaults(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	w.init()
 	s := w.open()
@@ -62,9 +64,10 @@ func TestSurveyVaults(t *testing.T) {
 	w.must(copyAll(w.mem, v, v+".dead"))
 	w.must(copyAll(w.mem, v, v+".cut"))
 	w.must(w.mem.Remove(v + ".cut/" + vault.CheckpointName(vault.LedgerPrefix)))
-	w.hangBelow(v + ".dead")
-
-	got := surveyVaults(ctx, []string{v + ".old", v + ".dead", v, v + ".gone", v + ".foreign", v + ".cut"}, w.openPinned, deadAfter)
+	var got []VaultStatus
+	w.whileHanging(t, v+".dead", func() {
+		got = SurveyVaults(ctx, []string{v + ".old", v + ".dead", v, v + ".gone", v + ".foreign", v + ".cut"}, w.openPinned)
+	})
 	for i, want := range []struct {
 		err             error
 		size, behind    int64
@@ -90,15 +93,17 @@ func TestSurveyVaults(t *testing.T) {
 
 // TestSurveyDead: a copy on a dead mount hides nothing of the other copies.
 func TestSurveyDead(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	w.init()
 	dead := w.cfg.Vault + ".dead"
 	w.must(copyAll(w.mem, w.cfg.Vault, dead))
 	w.cfg.Copies = []config.Copy{{Name: "dead", Place: dead, Media: "disk"}, {Name: "gone", Place: dead + ".not", Media: "disk"}}
-	w.hangBelow(dead + "/")
-	st, err := surveyCopies(ctx, w.env(), w.cfg, deadAfter)
-	w.must(err)
+	var st *CopiesStatus
+	w.whileHanging(t, dead+"/", func() {
+		var err error
+		st, err = SurveyCopies(ctx, w.env(), w.cfg)
+		w.must(err)
+	})
 	if k := st.Copies[0]; k.Name != config.Primary || k.Size != 2 || k.Problem != "" {
 		t.Errorf("primary %+v", k)
 	}
@@ -118,10 +123,9 @@ func TestExamine(t *testing.T) {
 	s := w.open()
 	w.put(s, 1, "one\n")
 	w.must(s.Close())
-	b := testBeats
 	check := func(what string, want error, trouble string) {
 		t.Helper()
-		st, unopened, err := examine(ctx, w.env(), w.cfg, b)
+		st, unopened, err := Examine(ctx, w.env(), w.cfg)
 		w.must(err)
 		if !errors.Is(unopened, want) || st.Spool.Unsealed != 4 || st.LedgerSize != 2 || !strings.Contains(st.Trouble, trouble) || (trouble == "") != (st.Trouble == "") {
 			t.Errorf("%s: %+v, %v", what, st, unopened)
@@ -140,7 +144,6 @@ func TestExamine(t *testing.T) {
 	if _, _, err := Examine(ctx, Env{FS: vfs.NewMem(), Now: w.now}, w.cfg); !errors.Is(err, ErrNoState) {
 		t.Errorf("no state: %v", err)
 	}
-	b.patience = time.Millisecond
-	w.hangBelow(w.cfg.Vault)
-	check("dead", syscall.ETIMEDOUT, opening) // the last: the lock stays with the process
+	// The last: the lock stays with the process.
+	w.whileHanging(t, w.cfg.Vault, func() { check("dead", syscall.ETIMEDOUT, opening) })
 }
