@@ -112,8 +112,9 @@ func peerUID(c *net.UnixConn) (int, error) {
 }
 
 // serveControl answers commands until ctx is done. Commands in progress are then
-// cancelled, and it returns when all have ended.
-func serveControl(ctx context.Context, l net.Listener, s Service, judge Judge) error {
+// cancelled, their clients are waited for at most wait, and it returns when all
+// have ended.
+func serveControl(ctx context.Context, l net.Listener, s Service, judge Judge, wait time.Duration) error {
 	calls, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	h := &control{service: s, judge: judge}
 	srv := &http.Server{Handler: h.mux(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return calls }}
@@ -126,9 +127,9 @@ func serveControl(ctx context.Context, l net.Listener, s Service, judge Judge) e
 	case <-ctx.Done():
 	}
 	stop(ErrStopping)
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
+	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
-	if srv.Shutdown(wait) != nil {
+	if srv.Shutdown(waiting) != nil {
 		srv.Close() // ends the reads from clients that send nothing
 	}
 	<-failed

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"logvault/ingest"
 	"logvault/ledger/entry"
@@ -20,7 +21,7 @@ import (
 // is asked and as soon as it has read something, and hangs up.
 func replying(t *testing.T, text string) *client {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
+	socket := filepath.Join(shortDir(t), "s")
 	l, err := listenControl(socket)
 	if err != nil {
 		t.Fatal(err)
@@ -105,8 +106,8 @@ func TestControlKilledWhileSending(t *testing.T) {
 // TestControlHostile: bytes that are no request harm nobody else.
 func TestControlHostile(t *testing.T) {
 	f := &fakeService{}
-	socket := filepath.Join(t.TempDir(), "s")
-	c, stop := serveFakeAt(t, socket, f)
+	socket := filepath.Join(shortDir(t), "s")
+	c, stop := serveFakeAt(t, socket, f, time.Minute)
 	for name, text := range map[string]string{
 		"noise":            "\x00\xff\x16\x03\x01 nothing\r\n\r\n",
 		"no version":       "POST /v1/seal\r\n\r\n",

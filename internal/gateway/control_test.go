@@ -91,10 +91,11 @@ func testJudge(err error) (int, string) {
 // returns when all calls have ended.
 func serveFake(t *testing.T, f Service) (c *client, stop func()) {
 	t.Helper()
-	return serveFakeAt(t, filepath.Join(t.TempDir(), "s"), f)
+	return serveFakeAt(t, filepath.Join(shortDir(t), "s"), f, time.Minute)
 }
 
-func serveFakeAt(t *testing.T, socket string, f Service) (c *client, stop func()) {
+// serveFakeAt is serveFake on a given socket; a stop waits for clients for at most wait.
+func serveFakeAt(t *testing.T, socket string, f Service, wait time.Duration) (c *client, stop func()) {
 	t.Helper()
 	l, err := listenControl(socket)
 	if err != nil {
@@ -102,7 +103,7 @@ func serveFakeAt(t *testing.T, socket string, f Service) (c *client, stop func()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- serveControl(ctx, l, f, testJudge) }()
+	go func() { done <- serveControl(ctx, l, f, testJudge, wait) }()
 	ended := false
 	stop = func() {
 		cancel()
@@ -268,7 +269,7 @@ func TestControlStops(t *testing.T) {
 	// A client that sends nothing is not waited for.
 	t.Run("stalled import", func(t *testing.T) {
 		f := &fakeService{block: make(chan struct{})}
-		c, stop := serveFake(t, f)
+		c, stop := serveFakeAt(t, filepath.Join(shortDir(t), "s"), f, 10*time.Millisecond)
 		pr, pw := io.Pipe()
 		ended := make(chan error, 1)
 		go func() {
@@ -285,7 +286,7 @@ func TestControlStops(t *testing.T) {
 }
 
 func TestControlSocket(t *testing.T) {
-	dir := t.TempDir()
+	dir := shortDir(t)
 	socket := filepath.Join(dir, "control.sock")
 	if _, err := dialControl(ctx, socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no socket: %v", err)
@@ -318,7 +319,7 @@ func TestControlPeers(t *testing.T) {
 	if !owner(os.Geteuid()) || !owner(0) || owner(os.Geteuid()+1) {
 		t.Error("the wrong users may enter")
 	}
-	socket := filepath.Join(t.TempDir(), "s")
+	socket := filepath.Join(shortDir(t), "s")
 	l, err := listenControl(socket)
 	if err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func (s *Site) outsideLoop(ctx context.Context) error {
 // newErrands makes the errands that a configuration asks for. The keys and roots
 // are those of the trust file, so that the gateway believes what readers do.
 func (s *Site) newErrands(c *config.Config, trust *ledger.Trust) error {
-	client := &http.Client{Timeout: outsideTimeout}
+	s.outside = &http.Client{Timeout: outsideTimeout}
 	if c.Timestamp != nil {
 		if trust.TSA == nil {
 			return &config.Error{File: paths(c.State).trust(), Detail: "[tsa] is absent, expected the root certificates of the time-stamping authority of logvault.toml"}
@@ -86,7 +86,7 @@ func (s *Site) newErrands(c *config.Config, trust *ledger.Trust) error {
 		if err != nil {
 			return err
 		}
-		st := &stamping{s, &tsa.Authority{URL: c.Timestamp.URL, Trust: believed, HTTP: client, Random: s.env.Random}}
+		st := &stamping{s, &tsa.Authority{URL: c.Timestamp.URL, Trust: believed, HTTP: s.outside, Random: s.env.Random}}
 		s.errands = append(s.errands, &errand{name: "time-stamping", run: st.run})
 	}
 	for _, w := range c.Witnesses {
@@ -94,7 +94,7 @@ func (s *Site) newErrands(c *config.Config, trust *ledger.Trust) error {
 		if err != nil {
 			return &config.Error{File: paths(c.State).trust(), Detail: err.Error()}
 		}
-		wi := &witnessing{s: s, name: w.Name, keyID: strings.SplitN(key, "+", 3)[1], w: &witness.Witness{URL: w.URL, Key: key, HTTP: client}, last: -1}
+		wi := &witnessing{s: s, name: w.Name, keyID: strings.SplitN(key, "+", 3)[1], w: &witness.Witness{URL: w.URL, Key: key, HTTP: s.outside}, last: -1}
 		s.witnesses = append(s.witnesses, wi)
 		s.errands = append(s.errands, &errand{name: "asking the witness " + w.Name, run: wi.run})
 	}

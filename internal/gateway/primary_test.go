@@ -239,16 +239,19 @@ func TestVaultWrong(t *testing.T) {
 	}
 }
 
-// hang makes every call to the vault hang until the returned function is called.
-func (w *world) hang() (release func()) {
-	gate := make(chan struct{})
+// hang makes every call to the vault hang until release is called; hung is closed
+// when the first one does.
+func (w *world) hang() (hung <-chan struct{}, release func()) {
+	first, gate := make(chan struct{}), make(chan struct{})
+	tell := sync.OnceFunc(func() { close(first) })
 	w.fail(func(_ vfs.Op, name string) error {
 		if strings.HasPrefix(name, w.cfg.Vault) {
+			tell()
 			<-gate
 		}
 		return nil
 	})
-	return sync.OnceFunc(func() { w.fail(nil); close(gate) })
+	return first, sync.OnceFunc(func() { w.fail(nil); close(gate) })
 }
 
 // TestVaultHangs: calls to the vault that never come back, as those to a dead
@@ -258,28 +261,34 @@ func TestVaultHangs(t *testing.T) {
 		w := newWorld(t)
 		w.init()
 		quick := func(b *beats) {
-			b.patience, b.silent, b.status, b.stop = 10*time.Millisecond, time.Microsecond, 10*time.Millisecond, 10*time.Millisecond
+			b.silent, b.status, b.stop, b.clients = time.Microsecond, 10*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
 		}
+		var hung <-chan struct{}
 		var release func()
+		want := answering
 		if late {
-			release = w.hang() // before the start
+			hung, release = w.hang() // before the start
+			want = opening
 		}
-		r := w.serveLate(quick)
+		r := w.serveLate(quick, func(b *beats) {
+			if late {
+				b.patience = 10 * time.Millisecond
+			}
+		})
+		svc, err := Connect(ctx, w.env(), w.cfg)
+		w.must(err)
+		t.Cleanup(func() { svc.Close() })
 		if !late {
-			within(t, "the vault is open", func() bool { return r.site.available() == nil })
-			release = w.hang()
+			hung, release = w.hang()
 		}
 		t.Cleanup(release)
 		w.must(r.write("access.log", "one\n", true))
 		asked := make(chan error, 1)
-		go func() { // ends when the vault answers
-			_, err := r.site.Seal(ctx)
+		go func() { // ends when the gateway stops
+			_, err := svc.Seal(ctx)
 			asked <- err
 		}()
-		want := opening
-		if !late {
-			want = answering
-		}
+		<-hung // a command, or what opens the vault
 		within(t, "the alarm", func() bool {
 			w.advance(time.Second)
 			return strings.Contains(w.log.String(), want) && r.trouble() != ""
@@ -296,8 +305,11 @@ func TestVaultHangs(t *testing.T) {
 		if !r.site.left {
 			t.Error("the stop does not know what it left behind")
 		}
+		if err := <-asked; err == nil {
+			t.Error("sealed without a vault")
+		}
 		release()
-		<-asked
+		r.site.others.Wait() // as the end of the process does
 		// What was taken in is there for the next process.
 		w.must(r.site.lock.Close())
 		s := w.open()

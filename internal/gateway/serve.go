@@ -31,13 +31,11 @@ type beats struct {
 	silent    time.Duration // how long sealing may take before it is an alarm
 	status    time.Duration // how long a status waits for the vault
 	stop      time.Duration // how long a stop waits for what calls the vault
+	clients   time.Duration // how long a stop waits for clients of the control socket
 }
 
 var defaultBeats = beats{sync: time.Second, seal: 15 * time.Second, ingest: 20 * time.Millisecond, outside: time.Minute,
-	retry: time.Second, retryMost: time.Minute, patience: 10 * time.Second, silent: 5 * time.Minute, status: 2 * time.Second, stop: 10 * time.Second}
-
-// stopWait bounds how long a stop waits for clients of the control socket.
-const stopWait = 2 * time.Second
+	retry: time.Second, retryMost: time.Minute, patience: 10 * time.Second, silent: 5 * time.Minute, status: 2 * time.Second, stop: 10 * time.Second, clients: 2 * time.Second}
 
 // ServeOptions is what `serve` adds to a Site.
 type ServeOptions struct {
@@ -73,7 +71,7 @@ func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var intake, others sync.WaitGroup
+	var intake sync.WaitGroup
 	run := func(wg *sync.WaitGroup, name string, fn func(context.Context) error) {
 		wg.Go(func() {
 			if err := fn(ctx); err != nil {
@@ -84,13 +82,13 @@ func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 	defer func() {
 		cancel(nil)
 		intake.Wait()
-		if !waitFor(&others, s.beats.stop) {
+		if !waitFor(&s.others, s.beats.stop) {
 			s.left = true
 			s.env.Log.Error("stopping while calls to the vault or a watched disk hang")
 		}
 	}()
 	err = s.startPrimary(ctx, func(fn func(context.Context)) {
-		run(&others, "vault", func(ctx context.Context) error { fn(ctx); return nil })
+		run(&s.others, "vault", func(ctx context.Context) error { fn(ctx); return nil })
 	})
 	if err != nil {
 		return err
@@ -105,15 +103,15 @@ func (s *Site) Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	run(&intake, "nfs", func(ctx context.Context) error { return srv.Serve(ctx, nfsL) })
-	run(&others, "control socket", func(ctx context.Context) error {
-		return serveControl(ctx, ctlL, &serving{s, srv, watcher}, o.Judge)
+	run(&s.others, "control socket", func(ctx context.Context) error {
+		return serveControl(ctx, ctlL, &serving{s, srv, watcher}, o.Judge, s.beats.clients)
 	})
 	run(&intake, "spool", s.syncLoop)
-	run(&others, "sealer", s.sealLoop)
-	run(&others, "witnesses and time-stamps", s.outsideLoop)
-	run(&others, "reload", func(ctx context.Context) error { s.reloadLoop(ctx, o, srv); return nil })
+	run(&s.others, "sealer", s.sealLoop)
+	run(&s.others, "witnesses and time-stamps", s.outsideLoop)
+	run(&s.others, "reload", func(ctx context.Context) error { s.reloadLoop(ctx, o, srv); return nil })
 	if watcher != nil {
-		run(&others, "watched directories", func(ctx context.Context) error { return watcher.Run(ctx, s.noteWatch) })
+		run(&s.others, "watched directories", func(ctx context.Context) error { return watcher.Run(ctx, s.noteWatch) })
 	}
 	o.Ready(nfsL.Addr())
 	<-ctx.Done()
@@ -250,10 +248,12 @@ func (s *Site) sealDue(ctx context.Context) {
 	sum, err := s.sealRounds(ctx, false)
 	s.rest(sum.Segments > 0)
 	if err == nil {
-		s.better(sealing)
 		err = s.catchUp(ctx)
 	}
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err == nil:
+		s.better(sealing)
+	case ctx.Err() == nil:
 		s.trouble(sealing, err)
 	}
 }

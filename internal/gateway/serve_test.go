@@ -39,7 +39,7 @@ type running struct {
 // testBeats are short where a test waits for them, and long where a machine that
 // is busy with other tests must not look like a vault that hangs.
 var testBeats = beats{sync: 5 * time.Millisecond, seal: 5 * time.Millisecond, ingest: 5 * time.Millisecond, outside: 5 * time.Millisecond,
-	retry: 5 * time.Millisecond, retryMost: 5 * time.Millisecond, patience: time.Minute, silent: 5 * time.Minute, status: time.Minute, stop: time.Minute}
+	retry: 5 * time.Millisecond, retryMost: 5 * time.Millisecond, patience: time.Minute, silent: 5 * time.Minute, status: time.Minute, stop: time.Minute, clients: time.Minute}
 
 // serve serves until the test ends. The beats are quick.
 func (w *world) serve() *running {

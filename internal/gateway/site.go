@@ -22,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,7 +109,8 @@ type Site struct {
 	sealing atomic.Int64           // boot time since when a round of sealing runs, 0: none does
 	asking  call                   // by look
 	seen    atomic.Pointer[Status] // by the last look
-	left    bool                   // a stop left goroutines behind that hang in calls to the vault
+	others  sync.WaitGroup         // goroutines of Serve that may call the vault or watch other disks
+	left    bool                   // a stop left some of them behind, hanging
 	closed  bool
 
 	importing chan struct{} // holds one token while an import runs
@@ -118,6 +120,7 @@ type Site struct {
 	lastSeal atomic.Int64 // Unix milliseconds, 0: not since the start
 
 	errands   []*errand // what is asked of others, by Serve
+	outside   *http.Client
 	witnesses []*witnessing
 
 	notes noted

@@ -171,6 +171,12 @@ func TestPolicyWhileVaultAway(t *testing.T) {
 		t.Errorf("%d policy entries in a vault that is away", got)
 	}
 	w.must(s.syncPolicy(ctx))
+	for range 3 { // there is nothing to seal, and the copy still cannot be made
+		s.sealDue(ctx)
+	}
+	if log := w.log.String(); strings.Count(log, "msg=sealing ") != 1 || strings.Contains(log, "works again") {
+		t.Errorf("trouble that lasts is logged again and again:\n%s", log)
+	}
 	w.fail(nil)
 	s.sealDue(ctx)
 	if st, err := s.Status(ctx); err != nil || st.Trouble != "" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ type world struct {
 // newWorld has nothing but the parents of its directories. They are on the real
 // disk as well, for the control socket.
 func newWorld(t testing.TB) *world {
-	root := t.TempDir()
+	root := shortDir(t)
 	w := &world{t: t, mem: vfs.NewMem(), log: &lockedBuffer{}}
 	w.clock.Store(begin.UnixNano())
 	w.must(vfs.MkdirAll(w.mem, root, 0o700))
@@ -74,6 +75,22 @@ func newWorld(t testing.TB) *world {
 	}
 	w.cfg.Sources[0].Clients = []string{"127.0.0.1/32"}
 	return w
+}
+
+// shortDir is a directory whose name leaves room for that of a socket, also below
+// a long TMPDIR.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func (w *world) must(err error) {
