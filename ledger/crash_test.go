@@ -129,8 +129,13 @@ func TestCrash(t *testing.T) {
 }
 
 func crashOnce(t *testing.T, rng *rand.Rand) error {
-	now := &clock{time.Now().Add(time.Duration(rng.IntN(2)) * 48 * time.Hour)}
+	// The hour is drawn too: heads are kept at midnight, and a seed must say which.
+	written := time.Date(2026, 11, 21, rng.IntN(24), 30, 0, 0, time.UTC)
+	now := &clock{written.Add(time.Duration(rng.IntN(2)) * 48 * time.Hour)}
 	disk := &machine{state: vfs.NewMem(), nas: vfs.NewMem(), left: 1 << 30}
+	for _, d := range []*vfs.Mem{disk.state, disk.nas} {
+		d.SetClock(func() time.Time { return written })
+	}
 	prepare(t, disk.state, disk.nas)
 	cfg := disk.config(t)
 	if _, err := ledger.Create(ctx, cfg); err != nil {
