@@ -44,25 +44,18 @@ func (e *IntegrityError) Error() string {
 // plaintext before it has checked it, so only bytes whose hash is the one of
 // the signed entry may reach it, and a file read twice could change in between.
 type archive struct {
-	objects, keys vault.Reader
-	opener        pgp.Opener
-	now           time.Time
-	found         *survey
-	secrets       map[int64]*pgp.Secret // by index of the key entry
-	object, text  bytes.Buffer          // reused from segment to segment
+	objects      vault.Reader
+	opener       pgp.Opener
+	now          time.Time
+	found        *survey
+	secrets      map[int64]*pgp.Secret // by index of the key entry
+	object, text bytes.Buffer          // reused from segment to segment
 }
 
 // newArchive opens keys for a request that was recorded at now. What is due
 // then may be gone; the time of the entry lets a check of the bundle say the same.
 func newArchive(a Archive, opener pgp.Opener, found *survey, now time.Time) *archive {
-	keys := a.Keys
-	if keys == nil {
-		keys = a.Vault
-	}
-	return &archive{
-		objects: a.Vault, keys: keys, opener: opener, now: now,
-		found: found, secrets: map[int64]*pgp.Secret{},
-	}
+	return &archive{objects: a.Vault, opener: opener, now: now, found: found, secrets: map[int64]*pgp.Secret{}}
 }
 
 // close destroys the opened period keys.
@@ -104,7 +97,7 @@ func (a *archive) secret(ctx context.Context, c *candidate) (*pgp.Secret, error)
 
 // openWrap reads, checks and opens one wrap.
 func (a *archive) openWrap(ctx context.Context, key *entry.Key, index int64, name string, want vault.Hash) (*pgp.Secret, error) {
-	message, err := vault.ReadAll(ctx, a.keys, name, maxWrap)
+	message, err := vault.ReadAll(ctx, a.objects, name, maxWrap)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}

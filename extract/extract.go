@@ -76,8 +76,7 @@ type Recorder interface {
 
 // Archive is one vault to answer from, and the gateway that records in its ledger.
 type Archive struct {
-	Vault vault.Reader // segments and indexes
-	Keys  vault.Reader // wraps; nil: in Vault
+	Vault vault.Reader
 	// Tree opens the ledger against pinned trust. It is called before the
 	// request is recorded and again after, when it must hold the new entry.
 	Tree     func(context.Context) (*ledger.Tree, error)

@@ -72,7 +72,7 @@ func (r *round) periodKey(ctx context.Context, id keyID) (periodKey, error) {
 // draw another key, which is allowed; it cannot make us use one.
 func (r *round) resumeKey(ctx context.Context, id keyID) (periodKey, error) {
 	errOne := errors.New("there is one")
-	err := r.Keys.List(ctx, wrapPrefix(id), func(vault.Info) error { return errOne })
+	err := r.Objects.List(ctx, wrapPrefix(id), func(vault.Info) error { return errOne })
 	if err == nil {
 		return periodKey{}, nil
 	}
@@ -86,7 +86,7 @@ func (r *round) resumeKey(ctx context.Context, id keyID) (periodKey, error) {
 	if !ok {
 		return periodKey{}, nil
 	}
-	stored, err := vault.ReadAll(ctx, r.Keys, k.wrap, maxWrap)
+	stored, err := vault.ReadAll(ctx, r.Objects, k.wrap, maxWrap)
 	if err != nil && !errors.Is(err, vault.ErrNotExist) {
 		return periodKey{}, err
 	}
@@ -227,10 +227,10 @@ func (r *round) wrapNewKey(ctx context.Context, id keyID) (*entry.Key, error) {
 	}
 	slices.Sort(e.Recipients)
 	name := vault.WrapName(id.day, id.class, e.PublicHash, e.Wrap)
-	if err := r.Keys.Put(ctx, name, int64(len(wrap)), bytes.NewReader(wrap)); err != nil {
+	if err := r.Objects.Put(ctx, name, int64(len(wrap)), bytes.NewReader(wrap)); err != nil {
 		return nil, err
 	}
-	stored, err := vault.ReadAll(ctx, r.Keys, name, maxWrap)
+	stored, err := vault.ReadAll(ctx, r.Objects, name, maxWrap)
 	if err != nil {
 		return nil, fmt.Errorf("reading back the wrap: %w", err)
 	}

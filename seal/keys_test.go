@@ -212,7 +212,7 @@ func TestWrongReadBack(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t, few()...)
-			w.sealer.Keys = lying{w.store, tt.body}
+			w.sealer.Objects = lying{w.store, tt.body}
 			_, err := w.sealer.Step(context.Background(), true)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("step: %v, want %q", err, tt.want)
@@ -220,7 +220,7 @@ func TestWrongReadBack(t *testing.T) {
 			if n := w.log.Tree().Size(); n != 0 {
 				t.Errorf("%d entries, expected no key to be published", n)
 			}
-			w.sealer.Keys = w.store
+			w.sealer.Objects = w.store
 			w.drain()
 			w.check()
 		})
@@ -247,23 +247,6 @@ func TestRecipientsAreTheAuditors(t *testing.T) {
 	}
 	if err := r.checkRecipients("wrap", []byte("no message")); err == nil {
 		t.Error("what is no message passed")
-	}
-}
-
-// Wraps may have a root of their own.
-func TestKeysRoot(t *testing.T) {
-	keys := newWorld(t)
-	w := newWorld(t, few()...)
-	w.config = func(c *Config) { c.Keys = keys.store }
-	w.restart()
-	if _, err := w.sealer.Step(context.Background(), true); err != nil {
-		t.Fatal(err)
-	}
-	for s, want := range map[*world]int{w: 0, keys: 1} {
-		n := 0
-		if err := s.store.List(context.Background(), "keys/", func(vault.Info) error { n++; return nil }); err != nil || n != want {
-			t.Errorf("%d wraps, %v, want %d", n, err, want)
-		}
 	}
 }
 

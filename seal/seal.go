@@ -112,9 +112,7 @@ type Store interface {
 type Config struct {
 	Source  Source
 	Ledger  Ledger
-	Objects Store
-	// Keys is where wraps go. Nil: Objects.
-	Keys    Store
+	Objects Store // also of wraps
 	Encoder *segment.Encoder
 	// Auditors are those that period keys are wrapped to: the policy's, at least one.
 	Auditors []pgp.Auditor
@@ -166,9 +164,6 @@ type Result struct {
 func New(ctx context.Context, c Config) (*Sealer, error) {
 	if len(c.Auditors) == 0 {
 		return nil, errors.New("sealing: no auditor, expected at least one")
-	}
-	if c.Keys == nil {
-		c.Keys = c.Objects
 	}
 	if c.CutBytes == 0 {
 		c.CutBytes = defaultCut

@@ -20,10 +20,7 @@ const maxExtras = 10_000
 // A gateway stores an object before it appends the entry, so names without an
 // entry are looked up again in the newest checkpoint before they are judged.
 func (a *audit) account(ctx context.Context) {
-	extras := a.extras(ctx, a.o.Vault, "")
-	if a.keysApart {
-		extras = append(extras, a.extras(ctx, a.o.Keys, "keys/")...)
-	}
+	extras := a.extras(ctx)
 	for attempt := 1; len(extras) > 0 && ctx.Err() == nil; attempt++ {
 		extras = a.recorded(ctx, extras)
 		if len(extras) == 0 || a.o.Settle == nil || !a.o.Settle(ctx, attempt) {
@@ -38,12 +35,12 @@ func (a *audit) account(ctx context.Context) {
 	}
 }
 
-// extras lists the objects under prefix that no entry names, and reports the
-// names that are none. Ledger files were looked at with the ledger.
-func (a *audit) extras(ctx context.Context, r vault.Reader, prefix string) []vault.Object {
+// extras lists the objects that no entry names, and reports the names that are
+// none. Ledger files were looked at with the ledger.
+func (a *audit) extras(ctx context.Context) []vault.Object {
 	var extras []vault.Object
 	more := 0
-	err := r.List(ctx, prefix, func(info vault.Info) error {
+	err := a.o.Vault.List(ctx, "", func(info vault.Info) error {
 		if strings.HasPrefix(info.Name, vault.LedgerPrefix) || strings.HasPrefix(info.Name, "copy/") {
 			return nil
 		}
@@ -60,7 +57,7 @@ func (a *audit) extras(ctx context.Context, r vault.Reader, prefix string) []vau
 		return ctx.Err()
 	})
 	if err != nil && ctx.Err() == nil {
-		a.incomplete(prefix, "listing the vault: "+err.Error())
+		a.incomplete("", "listing the vault: "+err.Error())
 	}
 	if more > 0 {
 		a.find(codeUnexpected, "", -1, fmt.Sprintf("%d more names without an entry", more))
@@ -110,14 +107,9 @@ func continues(ctx context.Context, tree *ledger.Tree, old ledger.Checkpoint) er
 // leaves one that only the auditors can open and nobody uses.
 func (w *worker) extra(ctx context.Context, o vault.Object) {
 	const unnamed = "no entry names it"
-	r := w.a.o.Vault
-	if o.Kind == vault.KindWrap {
-		r = w.a.o.Keys
-	}
-	if o.Kind != vault.KindRegister { // whose name is the hash of what is inside
-		if o.Kind != vault.KindHoldKey && w.check(ctx, r, o.Name, -1, o.Hash, -1, false) != intact {
-			return
-		}
+	named := o.Kind != vault.KindRegister && o.Kind != vault.KindHoldKey // after the hash of its bytes
+	if named && w.check(ctx, o.Name, -1, o.Hash, -1, false) != intact {
+		return
 	}
 	switch {
 	case o.Kind == vault.KindHoldKey:
@@ -127,7 +119,7 @@ func (w *worker) extra(ctx context.Context, o vault.Object) {
 	case o.Kind == vault.KindSegment || o.Kind == vault.KindIndex:
 		w.a.find(codeUnexpected, o.Name, -1, unnamed)
 	default:
-		who, err := readers(ctx, r, o.Name)
+		who, err := readers(ctx, w.a.o.Vault, o.Name)
 		if err != nil || !w.a.readers[list(who)] {
 			w.a.find(codeUnexpected, o.Name, -1, unnamed+", and it is not for the auditors of this vault")
 			return

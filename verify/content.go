@@ -65,7 +65,7 @@ func (s *secrets) open(ctx context.Context, key int64) *pgp.Secret {
 }
 
 func (s *secrets) unwrap(ctx context.Context, name string, hash vault.Hash) (*pgp.Secret, error) {
-	data, err := vault.ReadAll(ctx, s.a.o.Keys, name, messageLimit)
+	data, err := vault.ReadAll(ctx, s.a.o.Vault, name, messageLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -185,21 +185,6 @@ func TestWithoutKeys(t *testing.T) {
 	clean(t, list)
 }
 
-func TestKeysElsewhere(t *testing.T) {
-	s := theSample()
-	files, keys := s.files.Clone(), make(testvault.Files)
-	name := files.Find("keys/")
-	keys[name] = files[name]
-	delete(files, name)
-	o := s.options()
-	o.Vault, o.Keys = files, keys
-	list, _ := audit(t, o)
-	clean(t, list)
-	keys["keys/readme"] = nil
-	list, _ = audit(t, o)
-	expect(t, list, "unexpected", verify.Error, "keys/readme")
-}
-
 // plain is a vault without a copy log, so that nothing is in transit.
 func plain(t *testing.T, seed uint64) *testvault.World {
 	t.Helper()

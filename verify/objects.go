@@ -104,8 +104,8 @@ func (w *worker) segment(ctx context.Context, j job) {
 	day := e.Day
 	object, index := vault.SegmentName(day, e.Object, e.Codec), vault.IndexName(day, e.Index)
 	skip := e.Time.Before(w.a.o.Since)
-	text := w.check(ctx, w.a.o.Vault, object, j.index, e.Object, e.Size, skip)
-	ix := w.check(ctx, w.a.o.Vault, index, j.index, e.Index, e.IndexSize, skip)
+	text := w.check(ctx, object, j.index, e.Object, e.Size, skip)
+	ix := w.check(ctx, index, j.index, e.Index, e.IndexSize, skip)
 	w.dates(j, object, text)
 	w.dates(j, index, ix)
 	w.against(ctx, object, j.index, j.due, e.Object, e.Size, text)
@@ -133,16 +133,16 @@ func (w *worker) dates(j job, name string, o outcome) {
 
 // check reads one object and compares size and hash. With statOnly it compares
 // the size alone.
-func (w *worker) check(ctx context.Context, r vault.Reader, name string, i int64, want vault.Hash, size int64, statOnly bool) outcome {
+func (w *worker) check(ctx context.Context, name string, i int64, want vault.Hash, size int64, statOnly bool) outcome {
 	var got vault.Hash
 	var n int64
 	var err error
 	if statOnly {
 		var info vault.Info
-		info, err = r.Stat(ctx, name)
+		info, err = w.a.o.Vault.Stat(ctx, name)
 		n, got = info.Size, want
 	} else {
-		got, n, err = hashObject(ctx, r, name, limitOf(size), w.buf, w.a.progress)
+		got, n, err = hashObject(ctx, w.a.o.Vault, name, limitOf(size), w.buf, w.a.progress)
 	}
 	switch {
 	case errors.Is(err, vault.ErrNotExist):
@@ -247,7 +247,7 @@ func (w *worker) wraps(ctx context.Context) {
 		var gone []string
 		for _, wrap := range k.wraps {
 			name := vault.WrapName(k.day, k.class, k.public, wrap.hash)
-			o := w.check(ctx, w.a.o.Keys, name, i, wrap.hash, -1, false)
+			o := w.check(ctx, name, i, wrap.hash, -1, false)
 			if compare {
 				w.against(ctx, name, i, !live, wrap.hash, -1, o)
 			}
@@ -269,7 +269,7 @@ func (w *worker) wraps(ctx context.Context) {
 // recipients compares who can open a wrap with its entry, as far as that shows
 // without a key: by number. It remembers the key ids for wraps without an entry.
 func (w *worker) recipients(ctx context.Context, name string, i int64, want int) {
-	got, err := readers(ctx, w.a.o.Keys, name)
+	got, err := readers(ctx, w.a.o.Vault, name)
 	if err != nil {
 		w.a.find(codeRecipients, name, i, "who can open it: "+err.Error())
 		return
@@ -324,7 +324,7 @@ func (w *worker) registers(ctx context.Context) {
 		if ok {
 			v = policy.Judge(policy.Item{Class: string(r.class), RetainUntil: class.RetainUntil(r.time), Grace: class.Grace}, nil, w.a.o.Now)
 		}
-		o := w.check(ctx, w.a.o.Vault, name, r.entry, r.object, -1, false)
+		o := w.check(ctx, name, r.entry, r.object, -1, false)
 		w.against(ctx, name, r.entry, v.Due, r.object, -1, o)
 		switch {
 		case o == absent && !v.Due:
@@ -342,7 +342,7 @@ func (w *worker) orphans(ctx context.Context) {
 		if o, err := vault.ParseName(name); err != nil || ctx.Err() != nil || w.a.hist.names(o) {
 			continue
 		}
-		if w.check(ctx, w.a.o.Vault, name, -1, e.Object, -1, false) == intact {
+		if w.check(ctx, name, -1, e.Object, -1, false) == intact {
 			w.a.find(codeOrphan, name, -1, "left by a crash and recorded as such")
 		}
 	}

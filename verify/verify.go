@@ -127,8 +127,6 @@ func ParseKnown(s string) (*Known, error) {
 type Options struct {
 	// Vault is the copy to audit.
 	Vault vault.Reader
-	// Keys is where keys/ is, if not in Vault.
-	Keys vault.Reader
 	// WithoutKeys says that this copy was made without keys/.
 	WithoutKeys bool
 	// Trust holds the pinned keys. If it is nil, or Unpinned says that it was
@@ -196,14 +194,10 @@ func Run(ctx context.Context, o Options, report func(Finding)) (Summary, error) 
 	if o.Depth == Content && o.Opener == nil {
 		return Summary{}, fmt.Errorf("verify: depth content: %w", pgp.ErrNoKey)
 	}
-	apart := o.Keys != nil
-	if !apart {
-		o.Keys = o.Vault
-	}
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)
 	}
-	a := &audit{o: o, report: report, keysApart: apart, readers: make(map[string]bool), stated: make(map[string]string)}
+	a := &audit{o: o, report: report, readers: make(map[string]bool), stated: make(map[string]string)}
 	a.sum.Depth, a.sum.Complete = o.Depth, true
 	a.run(ctx)
 	return a.sum, ctx.Err()
@@ -211,8 +205,7 @@ func Run(ctx context.Context, o Options, report func(Finding)) (Summary, error) 
 
 // audit is one audit under way.
 type audit struct {
-	o         Options
-	keysApart bool // keys/ has a root of its own
+	o Options
 
 	mu     sync.Mutex // guards what workers share: report, sum, done
 	report func(Finding)
