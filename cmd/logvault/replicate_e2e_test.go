@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,68 +71,99 @@ func (c *cutter) serve() {
 		for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
 			go func() {
 				io.Copy(way[1], way[0]) // a cut is what this is for
-				way[0].Close()
-				way[1].Close()
+				c.close(way[0], way[1])
 			}()
 		}
 	}
 }
 
-// cut breaks all connections there are.
-func (c *cutter) cut() {
+func (c *cutter) close(conns ...net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range conns {
+		conn.Close()
+		delete(c.conns, conn)
+	}
+}
+
+// cut breaks all connections there are, and tells whether there was one.
+func (c *cutter) cut() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.conns {
 		conn.Close()
 	}
-	clear(c.conns)
+	defer clear(c.conns)
+	return len(c.conns) > 0
 }
 
 // hunted is a copy whose passes are killed and cut off until one ends well.
 type hunted struct {
-	dir   string // working directory, with the vault v and its trust file
-	args  []string
-	state string
+	dir   string   // working directory, with the vault v and its trust file
+	args  []string // without the destination
+	to    func(name string) string
 	line  *cutter
-	every time.Duration
+	every time.Duration // from one blow to the next, on average
 
-	copied      map[string]bool
-	began       int // copies begun, in all runs
-	kills, cuts int
+	name   string // of the copy, and the begin of its state's
+	copied map[string]bool
+	began  int // copies begun, in all runs
+	kills  int // of this copy
+	cuts   int
 }
 
 const huntJobs = 4
 
 var copyLine = regexp.MustCompile(`msg=(copying|copied) object=(\S+)`)
 
-// run makes passes until one ends well and returns its summary.
+// run copies until one copy was hit often enough, and returns its summary. On a
+// fast machine a copy may be there before: then the next one is hit more often.
 func (h *hunted) run(t *testing.T) map[string]any {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
-		if sum := h.pass(t, rng); sum != nil {
-			t.Logf("%d kills, %d cuts, %d objects, %d copies begun", h.kills, h.cuts, len(h.copied), h.began)
-			if extra := h.began - len(h.copied); extra > huntJobs*(h.kills+h.cuts) {
-				t.Errorf("%d objects were copied again, expected at most %d in flight at each of %d kills and %d cuts", extra, huntJobs, h.kills, h.cuts)
-			}
-			if h.kills < 3 || h.cuts < 3 {
-				t.Errorf("%d kills and %d cuts: the run was too short to prove anything", h.kills, h.cuts)
-			}
+	for n := range 10 {
+		h.name, h.copied, h.began, h.kills, h.cuts = fmt.Sprintf("copy%d", n), map[string]bool{}, 0, 0, 0
+		sum := h.copy(t)
+		t.Logf("%d kills, %d cuts, one every %v, %d objects, %d copies begun", h.kills, h.cuts, h.every, len(h.copied), h.began)
+		if extra := h.began - len(h.copied); extra > huntJobs*(h.kills+h.cuts) {
+			t.Errorf("%d objects were copied again, expected at most %d in flight at each of %d kills and %d cuts", extra, huntJobs, h.kills, h.cuts)
+		}
+		if h.kills >= 3 && h.cuts >= 3 {
 			return sum
+		}
+		h.every /= 2
+	}
+	t.Fatal("each copy was there before it was hit")
+	return nil
+}
+
+// copy makes passes until one ends well and returns its summary. On a slow machine
+// a pass may be hit before it has copied anything: then the next one lives longer.
+func (h *hunted) copy(t *testing.T) map[string]any {
+	t.Helper()
+	for range 1000 {
+		before := len(h.copied)
+		if sum := h.pass(t); sum != nil {
+			return sum
+		}
+		if len(h.copied) == before {
+			h.every += h.every / 4
 		}
 	}
 	t.Fatal("no pass came to its end")
 	return nil
 }
 
+// state is where the copy keeps its own.
+func (h *hunted) state() string { return h.name + ".own" }
+
 // pass makes one pass, which is cut off a few times and then killed.
-func (h *hunted) pass(t *testing.T, rng *rand.Rand) (sum map[string]any) {
+func (h *hunted) pass(t *testing.T) (sum map[string]any) {
 	t.Helper()
-	args := h.args
-	if _, err := os.Stat(filepath.Join(h.dir, h.state, "trust.toml")); err != nil {
+	args := append(slices.Clone(h.args), "--to", h.to(h.name), "--json", "--verbose", "--state", h.state(), "--jobs", strconv.Itoa(huntJobs))
+	if _, err := os.Stat(filepath.Join(h.dir, h.state(), "trust.toml")); err != nil {
 		args = append(args, "--init", "--trust", "v.trust.toml")
 	}
-	cmd := exec.Command("logvault", append(args, "--json", "--verbose", "--state", h.state, "--jobs", strconv.Itoa(huntJobs))...)
+	cmd := exec.Command("logvault", args...)
 	var out bytes.Buffer
 	cmd.Dir, cmd.Stdout = h.dir, &out
 	log, err := os.Create(filepath.Join(h.dir, "log"))
@@ -145,33 +177,31 @@ func (h *hunted) pass(t *testing.T, rng *rand.Rand) (sum map[string]any) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	lives, killed := 1+rng.IntN(3), false
+	lives := 1 + rand.IntN(3)
 	for waiting := true; waiting; {
 		select {
 		case err = <-ended:
 			waiting = false
 		case <-time.After(h.every/2 + rand.N(h.every)):
-			if lives--; lives > 0 {
-				h.line.cut()
-				h.cuts++
-			} else if !killed {
-				killed = true
-				h.kills++
+			if lives--; lives <= 0 {
 				cmd.Process.Kill() // it may have ended just now
+			} else if h.line.cut() {
+				h.cuts++
 			}
 		}
 	}
 	text := h.read(t)
-	if err == nil {
+	switch code := cmd.ProcessState.ExitCode(); {
+	case err == nil:
 		if err := json.Unmarshal(out.Bytes(), &sum); err != nil {
 			t.Fatalf("%v: %s", err, out.Bytes())
 		}
-		return sum
-	}
-	if code := cmd.ProcessState.ExitCode(); !killed && code != codePartial {
+	case !cmd.ProcessState.Exited():
+		h.kills++
+	case code != codePartial:
 		t.Fatalf("exit %d, expected %d: %s", code, codePartial, text)
 	}
-	return nil
+	return sum
 }
 
 // read takes in the log of a pass.
@@ -275,12 +305,12 @@ func TestPullKilledAndCut(t *testing.T) {
 	line := newCutter(t, sshd.Addr)
 	before := sums(t, filepath.Join(dir, "v"))
 	from := sftpURL(t, sshd, line.addr(), filepath.Join(dir, "v"))
-	h := &hunted{dir: dir, args: append([]string{"replicate", "--from", from, "--to", "copy"}, rate...), state: "state", line: line, every: every, copied: map[string]bool{}}
+	h := &hunted{dir: dir, args: append([]string{"replicate", "--from", from}, rate...), to: func(name string) string { return name }, line: line, every: every}
 	sum := h.run(t)
 	if sum["immutability"] != "mode" || sum["cosigned"] != true {
 		t.Errorf("summary %v, expected mode and a cosignature", sum)
 	}
-	after := sums(t, filepath.Join(dir, "copy"))
+	after := sums(t, filepath.Join(dir, h.name))
 	maps.DeleteFunc(after, func(name, _ string) bool {
 		return strings.HasPrefix(name, "copy/") || strings.HasPrefix(name, "ledger/cosignatures/") || strings.HasPrefix(name, "ledger/checkpoints/")
 	})
@@ -291,8 +321,8 @@ func TestPullKilledAndCut(t *testing.T) {
 	if again := sums(t, filepath.Join(dir, "v")); !maps.Equal(before, again) {
 		t.Error("the source was changed")
 	}
-	logvault(t, dir, 0, "verify", "--vault", "copy", "--trust", "state/trust.toml")
-	if text := logvault(t, dir, 0, "replicate", "--from", from, "--to", "copy", "--state", "state"); !strings.Contains(text, "replicated 0 objects") {
+	logvault(t, dir, 0, "verify", "--vault", h.name, "--trust", h.state()+"/trust.toml")
+	if text := logvault(t, dir, 0, "replicate", "--from", from, "--to", h.name, "--state", h.state()); !strings.Contains(text, "replicated 0 objects") {
 		t.Errorf("the next pass: %s", text)
 	}
 }
@@ -311,18 +341,18 @@ func TestPushKilledAndCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := newCutter(t, server.Endpoint)
-	to := func(addr string) string { return "s3://" + addr + "/locked/copy?tls=off" }
-	h := &hunted{dir: dir, args: append([]string{"replicate", "--from", "v", "--to", to(line.addr())}, rate...), state: "state", line: line, every: every, copied: map[string]bool{}}
+	to := func(addr, name string) string { return "s3://" + addr + "/locked/" + name + "?tls=off" }
+	h := &hunted{dir: dir, args: append([]string{"replicate", "--from", "v"}, rate...), to: func(name string) string { return to(line.addr(), name) }, line: line, every: every}
 	sum := h.run(t)
 	if sum["immutability"] != "objectlock" || sum["cosigned"] != true {
 		t.Errorf("summary %v, expected objectlock and a cosignature", sum)
 	}
-	logvault(t, dir, 0, "verify", "--vault", to(server.Endpoint), "--trust", "state/trust.toml", "--against", "v")
-	if text := logvault(t, dir, 0, "replicate", "--from", "v", "--to", to(server.Endpoint), "--state", "state"); !strings.Contains(text, "replicated 0 objects") ||
+	logvault(t, dir, 0, "verify", "--vault", to(server.Endpoint, h.name), "--trust", h.state()+"/trust.toml", "--against", "v")
+	if text := logvault(t, dir, 0, "replicate", "--from", "v", "--to", to(server.Endpoint, h.name), "--state", h.state()); !strings.Contains(text, "replicated 0 objects") ||
 		!strings.Contains(text, "immutability: objectlock") {
 		t.Errorf("the next pass: %s", text)
 	}
-	for o := range c.ListObjects(context.Background(), "locked", minio.ListObjectsOptions{Prefix: "copy/", Recursive: true, WithVersions: true}) {
+	for o := range c.ListObjects(context.Background(), "locked", minio.ListObjectsOptions{Prefix: h.name + "/", Recursive: true, WithVersions: true}) {
 		if o.Err != nil {
 			t.Fatal(o.Err)
 		}
