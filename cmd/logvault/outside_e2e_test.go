@@ -132,13 +132,14 @@ func (s outsideStatus) size(name string) int64 {
 	return -1
 }
 
-// awaitOutside asks for the status until it is as wanted.
+// awaitOutside asks for the status until it is as wanted. It has the patience for
+// a gateway that must ask outside again: that waits for some minutes.
 func awaitOutside(t *testing.T, dir, cfg string, want func(outsideStatus) bool) outsideStatus {
 	t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var last string
-	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); <-tick.C {
+	for limit := time.Now().Add(10 * time.Minute); time.Now().Before(limit); <-tick.C {
 		last = logvault(t, dir, codeOK, cfg, "status", "--json")
 		var s outsideStatus
 		if err := json.Unmarshal([]byte(last), &s); err != nil {
