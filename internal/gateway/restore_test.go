@@ -30,8 +30,9 @@ type ruin struct {
 	recovery string
 }
 
-func newRuin(t testing.TB) *ruin {
-	w := newWorld(t)
+func newRuin(t testing.TB) *ruin { return newWorld(t).ruin() }
+
+func (w *world) ruin() *ruin {
 	init := w.init()
 	s := w.open()
 	for i, text := range []string{"first line\n", "second line\n", "third line\n"} {
@@ -60,7 +61,7 @@ func (r *ruin) restoreOptions(env Env) RestoreOptions {
 func (r *ruin) stateOptions(env Env) StateOptions {
 	c := *r.cfg
 	c.Classes, c.Auditors = nil, nil
-	return StateOptions{Env: env, Config: &c, Trust: r.trust, Recovery: r.recovery, Auditors: [][]byte{auditor()}}
+	return StateOptions{Env: env, Config: &c, Trust: r.trust, Recovery: r.recovery, Auditors: [][]byte{r.key}}
 }
 
 // restore restores the vault, and is repeated after an error.
@@ -203,7 +204,7 @@ func TestRestoreCrash(t *testing.T) {
 		step = 29
 	}
 	for at := 0; ; at += step {
-		w := &ruin{world: &world{t: t, mem: r.mem.CrashClone(rand.New(rand.NewPCG(1, uint64(at)))), log: &lockedBuffer{}}, trust: r.trust, recovery: r.recovery}
+		w := &ruin{world: &world{t: t, mem: r.mem.CrashClone(rand.New(rand.NewPCG(1, uint64(at)))), key: r.key, log: &lockedBuffer{}}, trust: r.trust, recovery: r.recovery}
 		cfg := *r.cfg
 		w.cfg = &cfg
 		w.clock.Store(r.clock.Load())

@@ -228,8 +228,8 @@ func LoadAuditors(fsys vfs.FS, c *config.Config, now time.Time) ([]pgp.Auditor, 
 		if err != nil {
 			return nil, fmt.Errorf("reading an auditor's key: %w", err)
 		}
-		a, err := pgp.ParseAuditor(data, now)
-		if err != nil && !errors.Is(err, pgp.ErrExpiredKey) {
+		a, err := pgp.LoadAuditor(data, now)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if a.Fingerprint != f {

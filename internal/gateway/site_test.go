@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -85,16 +86,44 @@ func TestHandleKey(t *testing.T) {
 	}
 }
 
-// TestExpiredAuditorSeals: sealing never stops for an auditor who was away.
+// TestExpiredAuditorSeals: sealing never stops for an auditor who was away, whose
+// key has expired before the gateway starts again, and it is told. Nor does a
+// restore. The key is from 2026-01-01 and good for two years.
 func TestExpiredAuditorSeals(t *testing.T) {
-	w := newWorld(t)
-	w.init()
-	w.advance(30 * 365 * 24 * time.Hour)
-	s := w.open()
-	w.put(s, 1, "a line\n")
-	if res, err := s.Seal(ctx); err != nil || res.Segments != 1 {
-		t.Fatalf("%+v, %v", res, err)
+	key, err := os.ReadFile("testdata/expiring.pub.asc")
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := pgp.ParseAuditor(key, begin.AddDate(3, 0, 0)); !errors.Is(err, pgp.ErrExpiredKey) {
+		t.Fatalf("%v, expected a key that expires", err)
+	}
+	sealing := func(w *world) {
+		t.Helper()
+		s := w.open()
+		w.put(s, 9, "a line\n")
+		if res, err := s.Seal(ctx); err != nil || res.Segments != 1 {
+			t.Errorf("%+v, %v", res, err)
+		}
+		st, err := s.Status(ctx)
+		if err != nil || len(st.Auditors) != 1 || !st.Auditors[0].Expires.Equal(time.Date(2028, 1, 1, 0, 0, 0, 0, time.UTC)) {
+			t.Errorf("%+v, %v", st.Auditors, err)
+		}
+	}
+	w := newWorld(t)
+	w.key = key
+	w.init()
+	w.advance(3 * 365 * 24 * time.Hour)
+	sealing(w)
+
+	w = newWorld(t)
+	w.key = key
+	r := w.ruin()
+	w.advance(3 * 365 * 24 * time.Hour)
+	store, err := r.restore(w.env())
+	w.must(err)
+	w.must(r.rebuild(w.env(), store))
+	w.load()
+	sealing(w)
 }
 
 func TestSealAndStatus(t *testing.T) {

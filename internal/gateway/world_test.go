@@ -51,6 +51,7 @@ type world struct {
 	t     testing.TB
 	mem   *vfs.Mem
 	cfg   *config.Config
+	key   []byte        // the auditor's public key
 	log   *lockedBuffer // the operational log
 	fault atomic.Pointer[func(op vfs.Op, name string) error]
 	clock atomic.Int64 // Unix nanoseconds
@@ -61,7 +62,7 @@ type world struct {
 // disk as well, for the control socket.
 func newWorld(t testing.TB) *world {
 	root := shortDir(t)
-	w := &world{t: t, mem: vfs.NewMem(), log: &lockedBuffer{}}
+	w := &world{t: t, mem: vfs.NewMem(), key: auditor(), log: &lockedBuffer{}}
 	w.clock.Store(begin.UnixNano())
 	w.must(vfs.MkdirAll(w.mem, root, 0o700))
 	classes, err := policy.Preset("one-year")
@@ -153,7 +154,7 @@ func (w *world) init() *InitResult {
 func (w *world) tryInit(fsys vfs.FS) (*InitResult, error) {
 	e := w.env()
 	e.FS, e.Stores = fsys, location.Opener{FS: fsys}
-	return Init(ctx, InitOptions{Env: e, Config: w.cfg, Auditors: [][]byte{auditor()}})
+	return Init(ctx, InitOptions{Env: e, Config: w.cfg, Auditors: [][]byte{w.key}})
 }
 
 // load reads the configuration from the state.

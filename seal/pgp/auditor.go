@@ -25,7 +25,6 @@ type Auditor struct {
 	Expires     time.Time // when the primary key or the subkey expires, whichever is first; zero: never
 
 	subkey *packet.PublicKey
-	public []byte // binary, as read
 }
 
 // KeyID returns the 16 lower-case hex digits by which messages name the subkey.
@@ -36,20 +35,17 @@ func (a Auditor) KeyID() string {
 	return a.Subkey[len(a.Subkey)-16:]
 }
 
-// Armored returns the public key for keeping in the state directory.
-func (a Auditor) Armored() ([]byte, error) { return armored(openpgp.PublicKeyType, a.public) }
-
 // ParseAuditor reads a file with one public key, armored or binary, judges it at
 // now and picks its newest usable encryption subkey. The errors say what was
 // found and wrap ErrSecretKey, ErrEmptyKey, ErrRevokedKey, ErrExpiredKey,
 // ErrWeakKey or ErrNoEncryption. Accepted are v4 keys of RSA with at least
 // 3072 bits or of Curve25519 in the form that GnuPG 2.2 knows.
 func ParseAuditor(data []byte, now time.Time) (Auditor, error) {
-	entity, public, err := readPublic(data)
+	entity, err := readPublic(data)
 	if err != nil {
 		return Auditor{}, fmt.Errorf("auditor key: %w", err)
 	}
-	a := Auditor{Fingerprint: hex.EncodeToString(entity.PrimaryKey.Fingerprint), public: public}
+	a := Auditor{Fingerprint: hex.EncodeToString(entity.PrimaryKey.Fingerprint)}
 	if a.Expires, err = judgePrimary(entity, now); err != nil {
 		return Auditor{}, fmt.Errorf("auditor key %s: %w", a.Fingerprint, err)
 	}
@@ -61,26 +57,43 @@ func ParseAuditor(data []byte, now time.Time) (Auditor, error) {
 	return a.pin(subkey), nil
 }
 
-// LoadAuditor reads a key that ParseAuditor accepted earlier and pins the
-// subkey with that fingerprint. It does not judge dates again: a key that
-// expires later must not stop the sealing.
-func LoadAuditor(data []byte, subkey string) (Auditor, error) {
-	entity, public, err := readPublic(data)
+// LoadAuditor reads a key that ParseAuditor accepted earlier. What has expired
+// since is taken as in its last second: an auditor who is away must not stop the
+// sealing. Errors are those of ParseAuditor, but for ErrExpiredKey.
+func LoadAuditor(data []byte, now time.Time) (Auditor, error) {
+	entity, err := readPublic(data)
 	if err != nil {
 		return Auditor{}, fmt.Errorf("auditor key: %w", err)
 	}
-	a := Auditor{Fingerprint: hex.EncodeToString(entity.PrimaryKey.Fingerprint), public: public}
-	signature, identity := entity.PrimarySelfSignature()
-	if signature == nil || identity == nil {
-		return Auditor{}, fmt.Errorf("auditor key %s: no user id with a valid signature", a.Fingerprint)
+	if end := usableUntil(entity); !end.IsZero() && !now.Before(end) {
+		now = end.Add(-time.Second)
 	}
-	a.UserID, a.Expires = identity.Name, expiry(entity.PrimaryKey, signature)
-	for i := range entity.Subkeys {
-		if hex.EncodeToString(entity.Subkeys[i].PublicKey.Fingerprint) == subkey {
-			return a.pin(&entity.Subkeys[i]), nil
+	return ParseAuditor(data, now)
+}
+
+// usableUntil returns when the primary key or the last subkey that can encrypt
+// expires, whichever is first; zero for never.
+func usableUntil(e *openpgp.Entity) (end time.Time) {
+	for i := range e.Subkeys {
+		s := &e.Subkeys[i]
+		if !encrypts(s) || len(s.Revocations) > 0 || suitable(s.PublicKey) != nil {
+			continue
+		}
+		last := expiry(s.PublicKey, s.Sig)
+		if last.IsZero() {
+			end = last
+			break
+		}
+		if last.After(end) {
+			end = last
 		}
 	}
-	return Auditor{}, fmt.Errorf("auditor key %s: subkey %q is not in it: %w", a.Fingerprint, subkey, ErrNoEncryption)
+	if signature, _ := e.PrimarySelfSignature(); signature != nil {
+		if last := expiry(e.PrimaryKey, signature); !last.IsZero() && (end.IsZero() || last.Before(end)) {
+			end = last
+		}
+	}
+	return end
 }
 
 // pin completes a with a subkey.
@@ -176,15 +189,15 @@ func checkOneKey(packets []byte) error {
 // Packet tags of keys.
 const tagSecretKey, tagPublicKey, tagSecretSubkey = 5, 6, 7
 
-func readPublic(data []byte) (*openpgp.Entity, []byte, error) {
+func readPublic(data []byte) (*openpgp.Entity, error) {
 	list, binary, err := readKeys(data)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := checkOneKey(binary); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return list[0], binary, nil
+	return list[0], nil
 }
 
 // judgePrimary returns when the primary key expires, or why it cannot be used.
@@ -219,7 +232,7 @@ func newestSubkey(e *openpgp.Entity, now time.Time) (*openpgp.Subkey, error) {
 	reason := ErrNoEncryption
 	for i := range e.Subkeys {
 		s := &e.Subkeys[i]
-		if !s.PublicKey.PubKeyAlgo.CanEncrypt() || !s.Sig.FlagsValid || !s.Sig.FlagEncryptStorage && !s.Sig.FlagEncryptCommunications {
+		if !encrypts(s) {
 			continue
 		}
 		end := expiry(s.PublicKey, s.Sig)
@@ -240,6 +253,11 @@ func newestSubkey(e *openpgp.Entity, now time.Time) (*openpgp.Subkey, error) {
 		return nil, reason
 	}
 	return best, nil
+}
+
+// encrypts reports whether a subkey is meant for encryption.
+func encrypts(s *openpgp.Subkey) bool {
+	return s.PublicKey.PubKeyAlgo.CanEncrypt() && s.Sig.FlagsValid && (s.Sig.FlagEncryptStorage || s.Sig.FlagEncryptCommunications)
 }
 
 // minRSA is the least acceptable length of an RSA modulus, in bits.

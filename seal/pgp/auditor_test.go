@@ -63,7 +63,8 @@ func (g gpgHome) make(k keySpec) (public []byte, fingerprints []string) {
 const revokeSubkey1 = "key 1\nrevkey\ny\n0\n\ny\nsave\n"
 
 // TestAuditorKeysOfGnuPG judges what people may bring. want is the error; without
-// one, pinned is which subkey is chosen, counted from 1, and expires when.
+// one, or if the key only expired since, pinned is which subkey is chosen, counted
+// from 1, and expires when.
 func TestAuditorKeysOfGnuPG(t *testing.T) {
 	gpg := newGPG(t)
 	cv := func(at time.Time, expires string) subkeySpec { return subkeySpec{"cv25519", at, expires} }
@@ -84,11 +85,13 @@ func TestAuditorKeysOfGnuPG(t *testing.T) {
 		{keySpec{"p256", "nistp256", "never", []subkeySpec{never}, ""}, judged, ErrWeakKey, 0, time.Time{}},
 		{keySpec{"p384sub", "ed25519", "never", []subkeySpec{{"nistp384", made, "never"}}, ""}, judged, ErrWeakKey, 0, time.Time{}},
 		{keySpec{"signonly", "ed25519", "never", nil, ""}, judged, ErrNoEncryption, 0, time.Time{}},
-		{keySpec{"expired", "ed25519", "1y", []subkeySpec{never}, ""}, judged, ErrExpiredKey, 0, time.Time{}},
+		{keySpec{"expired", "ed25519", "1y", []subkeySpec{never}, ""}, judged, ErrExpiredKey, 1, made.AddDate(0, 0, 365)},
 		{keySpec{"expiring2", "ed25519", "1095d", []subkeySpec{cv(made, "800d")}, ""}, judged, nil, 1, made.AddDate(0, 0, 800)},
 		{keySpec{"lastsecond", "ed25519", "365d", []subkeySpec{never}, ""}, made.AddDate(0, 0, 365).Add(-time.Second), nil, 1, made.AddDate(0, 0, 365)},
-		{keySpec{"firstsecond", "ed25519", "365d", []subkeySpec{never}, ""}, made.AddDate(0, 0, 365), ErrExpiredKey, 0, time.Time{}},
-		{keySpec{"expiredsub", "ed25519", "never", []subkeySpec{cv(made, "1y")}, ""}, judged, ErrExpiredKey, 0, time.Time{}},
+		{keySpec{"firstsecond", "ed25519", "365d", []subkeySpec{never}, ""}, made.AddDate(0, 0, 365), ErrExpiredKey, 1, made.AddDate(0, 0, 365)},
+		{keySpec{"expiredsub", "ed25519", "never", []subkeySpec{cv(made, "1y")}, ""}, judged, ErrExpiredKey, 1, made.AddDate(0, 0, 365)},
+		{keySpec{"bothexpired", "ed25519", "never", []subkeySpec{cv(made, "600d"), cv(second, "30d")}, ""}, judged, ErrExpiredKey, 1, made.AddDate(0, 0, 600)},
+		{keySpec{"expiredandrevoked", "ed25519", "never", []subkeySpec{never, cv(second, "30d")}, revokeSubkey1}, judged, errAny, 2, second.AddDate(0, 0, 30)},
 		{keySpec{"revokedsub", "ed25519", "never", []subkeySpec{never}, revokeSubkey1}, judged, ErrRevokedKey, 0, time.Time{}},
 		{keySpec{"two", "ed25519", "never", []subkeySpec{never, cv(second, "never")}, ""}, judged, nil, 2, time.Time{}},
 		{keySpec{"twooneexpired", "ed25519", "never", []subkeySpec{never, cv(second, "30d")}, ""}, judged, nil, 1, time.Time{}},
@@ -99,9 +102,18 @@ func TestAuditorKeysOfGnuPG(t *testing.T) {
 	} {
 		public, fingerprints := gpg.make(c.key)
 		a, err := ParseAuditor(public, c.at)
-		if c.want != nil {
-			if err == nil || c.want != errAny && !errors.Is(err, c.want) {
-				t.Errorf("%s: %+v, %v, want %v", c.key.name, a, err, c.want)
+		again, lerr := LoadAuditor(public, c.at)
+		switch {
+		case c.want == nil && again.Subkey != a.Subkey:
+			t.Errorf("%s: loaded with the subkey %s, %v, want %s", c.key.name, again.Subkey, lerr, a.Subkey)
+		case c.want != nil && (err == nil || c.want != errAny && !errors.Is(err, c.want)):
+			t.Errorf("%s: %+v, %v, want %v", c.key.name, a, err, c.want)
+		case c.want != nil: // what was good once is loaded all the same
+			a, err = again, lerr
+		}
+		if c.pinned == 0 {
+			if err == nil {
+				t.Errorf("%s: loaded %+v", c.key.name, a)
 			}
 			continue
 		}
@@ -210,7 +222,7 @@ func TestOneKeyPerFile(t *testing.T) {
 		if err == nil {
 			continue
 		}
-		if _, err := LoadAuditor(c.data, mustAuditor(t, pub).Subkey); err == nil && name != "a v6 key" {
+		if _, err := LoadAuditor(c.data, judged); err == nil {
 			t.Errorf("%s: LoadAuditor accepts it", name)
 		}
 	}
@@ -232,7 +244,7 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 func binaryKey(t *testing.T, armored []byte) []byte {
 	t.Helper()
-	_, binary, err := readPublic(armored)
+	binary, err := dearmor(armored)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,11 +269,11 @@ func TestEveryByteOfAKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := mustAuditor(t, pub)
+	good, bin := mustAuditor(t, pub), binaryKey(t, pub)
 	accepted := 0
-	for i := range good.public {
+	for i := range bin {
 		for _, mask := range []byte{0x01, 0x40, 0xff} {
-			data := bytes.Clone(good.public)
+			data := bytes.Clone(bin)
 			data[i] ^= mask
 			a, err := ParseAuditor(data, judged)
 			if err != nil {
@@ -272,11 +284,11 @@ func TestEveryByteOfAKey(t *testing.T) {
 				t.Fatalf("byte %d with %#x: accepted as %+v", i, mask, a)
 			}
 		}
-		if a, err := ParseAuditor(good.public[:i], judged); err == nil {
-			t.Fatalf("cut at %d of %d: accepted as %+v", i, len(good.public), a)
+		if a, err := ParseAuditor(bin[:i], judged); err == nil {
+			t.Fatalf("cut at %d of %d: accepted as %+v", i, len(bin), a)
 		}
 	}
-	if limit := len(good.public) / 4; accepted > limit {
+	if limit := len(bin) / 4; accepted > limit {
 		t.Errorf("%d changes do not matter, expected at most %d (unhashed parts of signatures)", accepted, limit)
 	}
 }

@@ -250,11 +250,7 @@ func TestParseAuditorJudgesGnuPGKeys(t *testing.T) {
 func checkStillUsable(t *testing.T, gpg gpgHome, public []byte) {
 	t.Helper()
 	a := mustAuditor(t, public)
-	kept, err := a.Armored()
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := LoadAuditor(kept, a.Subkey)
+	again, err := LoadAuditor(public, a.Expires.AddDate(3, 0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,9 +263,6 @@ func checkStillUsable(t *testing.T, gpg gpgHome, public []byte) {
 	}
 	if got := gpg.decrypt(message, "--passphrase", ""); string(got) != "x" {
 		t.Errorf("got %q", got)
-	}
-	if _, err := LoadAuditor(kept, strings.Repeat("0", 40)); !errors.Is(err, ErrNoEncryption) {
-		t.Errorf("unknown subkey: %v", err)
 	}
 }
 

@@ -284,10 +284,9 @@ func TestParsePublicIsStrict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := mustAuditor(t, auditorPub)
 	for name, data := range map[string][]byte{
 		"empty":          nil,
-		"other time":     a.public,
+		"other time":     binaryKey(t, auditorPub),
 		"two keys":       append(bytes.Clone(public), newPeriod(t).Public()...),
 		"trailing bytes": append(bytes.Clone(public), 0xca, 3, 'P', 'G', 'P'),
 		"too large":      make([]byte, maxPublic+1),
@@ -331,7 +330,7 @@ func TestParseAuditorErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := append(bytes.Clone(mustAuditor(t, pub).public), mustAuditor(t, other).public...)
+	two := join(binaryKey(t, pub), binaryKey(t, other))
 	for name, c := range map[string]struct {
 		data []byte
 		want error
