@@ -36,19 +36,19 @@ func TestProxies(t *testing.T) {
 	h.start()
 	h.serve()
 	for turn := range 4 {
-		h.load(3*time.Second, func() { h.rotate("create") })
+		h.load(func() { h.rotate("create") })
 		if turn == 1 {
 			h.gateway.end(syscall.SIGKILL)
-			h.load(time.Second, func() { h.rotate("create") })
+			h.load(func() { h.rotate("create") })
 			h.serve()
 		}
 	}
 	for range 2 {
-		h.load(time.Second, func() {})
+		h.load(func() {})
 		h.settle()
 		h.rotate("copytruncate")
 	}
-	h.load(time.Second, func() {})
+	h.load(func() {})
 	h.settle()
 	h.sealAll()
 	h.check("nginx", `"GET /(n/\d+) HTTP`)
@@ -96,12 +96,13 @@ func newHost(t *testing.T) *host {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	for _, port := range []*int{&h.Nginx, &h.Squid, &h.Proxy, &h.Syslog} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		h.must(err)
-		*port = l.Addr().(*net.TCPAddr).Port
-		defer l.Close() // all are open at once, so that they differ
+	for _, port := range []*int{&h.Nginx, &h.Squid, &h.Proxy} {
+		*port = h.reserve()
 	}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	h.must(err)
+	h.Syslog = udp.LocalAddr().(*net.UDPAddr).Port
+	h.must(udp.Close()) // who asks for any next gets another
 	for _, dir := range []string{"nginx", "squid", "haproxy", "tmp"} {
 		h.must(os.Mkdir(filepath.Join(h.Dir, dir), 0o755))
 	}
@@ -115,6 +116,19 @@ func newHost(t *testing.T) *host {
 		h.must(os.WriteFile(filepath.Join(h.Dir, name), b.Bytes(), 0o644))
 	}
 	return h
+}
+
+// reserve gives a free TCP port to a program that sets SO_REUSEADDR, as servers do:
+// until the test ends nobody gets it who asks for any.
+func (h *host) reserve() int {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	h.must(err)
+	h.t.Cleanup(func() { syscall.Close(fd) })
+	h.must(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
+	h.must(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := syscall.Getsockname(fd)
+	h.must(err)
+	return name.(*syscall.SockaddrInet4).Port
 }
 
 func (h *host) must(err error) {
@@ -168,17 +182,25 @@ func (h *host) start() {
 	h.running["rsyslog"] = h.run("rsyslog", h.debian("rsyslogd", "-n", "-M", h.tree+"/usr/lib/x86_64-linux-gnu/rsyslog", "-i", h.Dir+"/rsyslog.pid", "-f", h.Dir+"/rsyslog.conf"))
 	h.running["squid"] = h.run("squid", h.debian("squid", "-N", "-f", h.Dir+"/squid.conf"))
 	h.running["haproxy"] = h.run("haproxy", h.debian("haproxy", "-db", "-f", h.Dir+"/haproxy.cfg"))
-	end := time.Now().Add(time.Minute)
-	for _, via := range []*http.Client{h.viaSquid(), http.DefaultClient} {
-		for {
-			err := h.get(via, "ready")
-			if err == nil {
-				break
-			}
-			if time.Now().After(end) {
-				h.t.Fatalf("no answer: %v\n%s", err, h.outputs())
-			}
-			time.Sleep(100 * time.Millisecond) // until servers that were just started answer
+	squid := h.viaSquid()
+	for _, log := range []string{"nginx", "squid", "haproxy"} { // rsyslog is ready when it has written a line
+		var err error
+		h.until("a line of "+log, func() bool {
+			err = h.get(squid, "ready")
+			return err == nil && h.logs(log) > 0
+		}, func() string { return fmt.Sprintf("%v\n%s", err, h.outputs()) })
+	}
+}
+
+// patience is how long the test waits for what must happen: nothing is measured by it.
+const patience = 5 * time.Minute
+
+// until waits for a state of which nobody tells.
+func (h *host) until(what string, is func() bool, why func() string) {
+	h.t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("in vain: %s: %s", what, why())
 		}
 	}
 }
@@ -211,25 +233,35 @@ func (h *host) get(c *http.Client, path string) error {
 	return err
 }
 
-// load sends numbered requests for a while, and does something in the middle.
-func (h *host) load(d time.Duration, middle func()) {
-	ctx, stop := context.WithTimeout(context.Background(), d)
+// load sends numbered requests, 400 before it does something in the middle, and
+// 400 after that. No more than 1,000 a second: rsyslog gets its lines over UDP.
+func (h *host) load(middle func()) {
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			c := h.viaSquid()
+			beat := time.NewTicker(4 * time.Millisecond)
+			defer beat.Stop()
 			for ctx.Err() == nil {
 				if err := h.get(c, fmt.Sprintf("n/%d", h.next.Add(1)-1)); err != nil {
 					h.t.Errorf("request: %v", err)
 					return
 				}
 				h.sent.Add(1)
+				<-beat.C
 			}
 		})
 	}
-	time.Sleep(d / 3)
+	more := func() {
+		want := h.sent.Load() + 400
+		h.until("400 requests", func() bool { return h.sent.Load() >= want }, h.outputs)
+	}
+	more()
 	middle()
+	more()
+	stop()
 	wg.Wait()
 }
 
@@ -246,18 +278,27 @@ func (h *host) logs(of string) (size int64) {
 	return size
 }
 
-// settle waits until the programs have written what they had to: they answer first.
+// settle waits until the programs have written what they had to: they answer
+// first. Each has a line for each request, in whatever file.
 func (h *host) settle() {
-	total := func() int64 { return h.logs("nginx") + h.logs("squid") + h.logs("haproxy") }
-	for last, same := total(), 0; same < 10; {
-		time.Sleep(100 * time.Millisecond) // nobody tells when a log is written
-		if now := total(); now == last {
-			same++
-		} else {
-			last, same = now, 0
-		}
+	for _, log := range []string{"nginx", "squid", "haproxy"} {
+		var lines int
+		h.until("the lines of "+log, func() bool {
+			lines = 0
+			files, err := filepath.Glob(filepath.Join(h.Dir, log, "access.log*"))
+			h.must(err)
+			for _, file := range files {
+				text, err := os.ReadFile(file)
+				h.must(err)
+				lines += len(numbered.FindAll(text, -1))
+			}
+			return lines == int(h.sent.Load())
+		}, func() string { return fmt.Sprintf("%d lines for %d requests\n%s", lines, h.sent.Load(), h.outputs()) })
 	}
 }
+
+// numbered is what the line of a numbered request has once, in every log.
+var numbered = regexp.MustCompile(`/n/\d+ [^\n]*\n`)
 
 func (h *host) rotate(how string) {
 	if out, err := h.debian("logrotate", "-f", "-s", h.Dir+"/logrotate.state", h.Dir+"/logrotate-"+how).CombinedOutput(); err != nil {
@@ -308,7 +349,7 @@ func (h *host) logvault(args ...string) string {
 func (h *host) sealAll() {
 	want := h.logs("nginx") + h.logs("squid") + h.logs("haproxy")
 	var got int64
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		h.logvault("seal")
 		got = 0
 		dec := json.NewDecoder(strings.NewReader(h.logvault("ls", "--json")))
