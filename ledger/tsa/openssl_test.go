@@ -26,6 +26,7 @@ func (o *openssl) run(args ...string) []byte {
 	o.Helper()
 	cmd := exec.Command("openssl", args...)
 	cmd.Dir = o.dir
+	cmd.Env = append(os.Environ(), "OPENSSL_CONF=c.cnf") // not the account's
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		o.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
