@@ -95,7 +95,7 @@ func (r *scopeRecord) scope() *Scope {
 		since, err := s.Since.Time()
 		if err == nil {
 			_, offset := t.Zone()
-			s.Since, s.Zone = WhenAt(since.In(time.FixedZone("", offset))), ""
+			s.Since, s.Zone = whenAt(since.In(time.FixedZone("", offset))), ""
 		}
 	}
 	return s

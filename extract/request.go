@@ -74,8 +74,8 @@ type Scope struct {
 // so that Validate can report a bad one together with all other problems.
 type When string
 
-// WhenAt writes t in the form that Time reads.
-func WhenAt(t time.Time) When { return When(t.Format(time.RFC3339Nano)) }
+// whenAt writes t in the form that Time reads.
+func whenAt(t time.Time) When { return When(t.Format(time.RFC3339Nano)) }
 
 // errNoZone is what a time without a zone gets: a wrong hour names a wrong person.
 var errNoZone = errors.New("a time without a zone: write 2026-11-01T10:00:00+01:00, or Z for UTC")

@@ -122,7 +122,7 @@ func TestWhenForms(t *testing.T) {
 			t.Errorf("%s: got %v, %v", w, got, err)
 		}
 	}
-	if got := WhenAt(want.In(time.FixedZone("", 3600))); got != "2026-11-01T10:00:00+01:00" {
+	if got := whenAt(want.In(time.FixedZone("", 3600))); got != "2026-11-01T10:00:00+01:00" {
 		t.Errorf("got %q", got)
 	}
 }

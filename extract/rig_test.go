@@ -333,6 +333,6 @@ func squid(at time.Time, client, user, host string) string {
 // asking is a request for a window in UTC with no selector yet.
 func asking(since, until time.Time) *Request {
 	r := valid()
-	r.Scope = Scope{Since: WhenAt(since), Until: WhenAt(until), Zone: "Europe/Paris"}
+	r.Scope = Scope{Since: whenAt(since), Until: whenAt(until), Zone: "Europe/Paris"}
 	return r
 }

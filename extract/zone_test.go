@@ -114,7 +114,7 @@ func TestWindowEnds(t *testing.T) {
 // tokens and times choose the segments: else the answer would depend on which
 // other lines happen to be in the segment.
 func TestJudgeAsSealed(t *testing.T) {
-	f, err := (&Scope{Since: WhenAt(hour), Until: WhenAt(hour.Add(time.Hour)), Client: []string{"192.0.2.1"}}).compile()
+	f, err := (&Scope{Since: whenAt(hour), Until: whenAt(hour.Add(time.Hour)), Client: []string{"192.0.2.1"}}).compile()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -186,7 +186,7 @@ func TestPieceFields(t *testing.T) {
 	recorded := time.Date(2020, 5, 4, 0, 0, 0, 0, time.UTC)
 	r.must(r.s.AddStream(ctx, vault.StreamInfo{ID: streamA, Source: "proxy1", Name: []byte("a.log"), Recorded: recorded}))
 	r.add(streamB)
-	r.must(r.s.RenameStream(ctx, streamB, []byte("b.log.1")))
+	r.must(r.rename(streamB, []byte("b.log.1")))
 	first := r.wall
 	for _, id := range []vault.StreamID{streamA, streamB} {
 		r.write(id, 0, 0, "a\n", true)

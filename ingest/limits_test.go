@@ -128,7 +128,7 @@ func TestConflictOfLongName(t *testing.T) {
 				n := r.s.extent
 				r.write(streamA, 0, 0, strings.Repeat("a", n), true)
 				renamed := make(chan error, 1)
-				rename := func() { renamed <- r.s.RenameStream(ctx, streamA, long) }
+				rename := func() { renamed <- r.rename(streamA, long) }
 				if during {
 					r.must(r.s.Close())
 					r.s = nil
@@ -172,8 +172,8 @@ func TestLimits(t *testing.T) {
 		r.s.AddStream(ctx, vault.StreamInfo{ID: streamB, Source: "proxy1", Name: long}),
 		r.s.AddStream(ctx, vault.StreamInfo{ID: streamB, Source: "no good"}),
 		r.s.AddStream(ctx, vault.StreamInfo{ID: streamA, Source: "proxy2"}),
-		r.s.RenameStream(ctx, streamA, long),
-		r.s.RenameStream(ctx, streamB, nil),
+		r.rename(streamA, long),
+		r.rename(streamB, nil),
 		r.s.SetMeta(ctx, vault.KV{Key: string(long)}),
 		r.s.SetMeta(ctx, vault.KV{Key: "k", Value: make([]byte, maxGroup)}),
 		r.s.Intend(ctx, vault.Intent{Entry: make([]byte, maxEntry+1)}),

@@ -185,11 +185,6 @@ func (s *Spool) AddStream(ctx context.Context, info vault.StreamInfo) error {
 	return s.Record(ctx, vault.Changes{Add: []vault.StreamInfo{info}})
 }
 
-// RenameStream changes the name that later pieces of a stream carry, durably.
-func (s *Spool) RenameStream(ctx context.Context, id vault.StreamID, name []byte) error {
-	return s.Record(ctx, vault.Changes{Rename: []vault.StreamInfo{{ID: id, Name: name}}})
-}
-
 // EndGeneration ends a generation, durably, with everything that was written to
 // it. What comes for it later is archived in the stream's conflict stream.
 func (s *Spool) EndGeneration(ctx context.Context, id vault.StreamID, gen int64) error {

@@ -94,6 +94,11 @@ func (r *rig) add(id vault.StreamID) {
 	r.must(r.s.AddStream(ctx, vault.StreamInfo{ID: id, Source: "proxy1", Name: []byte("access.log")}))
 }
 
+// rename changes the name that later pieces of a stream carry.
+func (r *rig) rename(id vault.StreamID, name []byte) error {
+	return r.s.Record(ctx, vault.Changes{Rename: []vault.StreamInfo{{ID: id, Name: name}}})
+}
+
 func (r *rig) write(id vault.StreamID, gen, off int64, data string, sync bool) {
 	r.t.Helper()
 	r.must(r.s.Write(ctx, id, gen, off, []byte(data), client, sync))

@@ -156,7 +156,7 @@ func (a *audit) key(i int64, data []byte) {
 		if first, err := firstTrust(data, a.t.cp.Origin); err == nil {
 			a.keys = NewKeys(first.Log, first.Recovery)
 		}
-	case a.keys != nil && IsRotate(data):
+	case a.keys != nil && isRotate(data):
 		_ = a.keys.Add(i, data)
 	}
 }

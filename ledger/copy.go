@@ -61,7 +61,7 @@ func (l *Log) formerHead(ctx context.Context, raw []byte, why error) (Checkpoint
 	trust := *l.trust
 	trust.Log = ""
 	err = newTree(l.cfg.Record, l.cfg.Prefix, l.cp).Entries(ctx, head.Size, l.cp.Size, func(_ int64, data []byte) error {
-		if trust.Log != "" || !IsRotate(data) {
+		if trust.Log != "" || !isRotate(data) {
 			return nil
 		}
 		e, err := decodeRotate(data)

@@ -294,7 +294,7 @@ func (t *Tree) Keys(ctx context.Context) (*Keys, error) {
 			}
 			keys = NewKeys(first.Log, first.Recovery)
 		}
-		if !IsRotate(data) {
+		if !isRotate(data) {
 			return nil
 		}
 		if err := keys.Add(i, data); err != nil {
@@ -330,9 +330,9 @@ func (t *Tree) Head(ctx context.Context, raw []byte) (Checkpoint, error) {
 	return ParseCheckpoint(raw, trust)
 }
 
-// IsRotate tells a rotate entry from others without decoding it: the canonical
+// isRotate tells a rotate entry from others without decoding it: the canonical
 // form spells the member in one way, and inside a string it would be escaped.
-func IsRotate(data []byte) bool { return bytes.Contains(data, []byte(`"type":"rotate"`)) }
+func isRotate(data []byte) bool { return bytes.Contains(data, []byte(`"type":"rotate"`)) }
 
 func decodeRotate(data []byte) (*entry.Rotate, error) {
 	e, err := entry.Decode(data)

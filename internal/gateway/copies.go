@@ -360,16 +360,16 @@ func (s *survey) erasable(ctx context.Context, st *CopyStatus, store vault.Reade
 		st.Erasable, st.Why = "unknown", "whether its server keeps snapshots or versions of keys/ cannot be seen from here"
 		return nil
 	}
-	if dirs := Snapshots(s.env.FS, path.Join(st.Place, "keys")); len(dirs) > 0 {
+	if dirs := snapshotDirs(s.env.FS, path.Join(st.Place, "keys")); len(dirs) > 0 {
 		st.Erasable, st.Why = "no", fmt.Sprintf("keys/ is in %d snapshots, such as %s", len(dirs), dirs[0])
 	}
 	return nil
 }
 
-// Snapshots lists the directories in which snapshots of ZFS (.zfs/snapshot),
+// snapshotDirs lists the directories in which snapshots of ZFS (.zfs/snapshot),
 // snapper (.snapshots) or a filer (.snapshot) hold an earlier state of a
 // directory, as far as they can be seen beside it or above.
-func Snapshots(fsys vfs.FS, name string) (found []string) {
+func snapshotDirs(fsys vfs.FS, name string) (found []string) {
 	name = path.Clean(name)
 	for at := name; ; at = path.Dir(at) {
 		below := strings.TrimPrefix(strings.TrimPrefix(name, at), "/")

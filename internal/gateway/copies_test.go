@@ -77,12 +77,12 @@ func TestSnapshots(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := Snapshots(disk, "/tank/vault/keys")
+	got := snapshotDirs(disk, "/tank/vault/keys")
 	want := []string{"/tank/vault/.snapshots/7/snapshot/keys", "/tank/.zfs/snapshot/daily/vault/keys"}
 	if !slices.Equal(got, want) {
 		t.Errorf("snapshots %q, expected %q", got, want)
 	}
-	if got := Snapshots(disk, "/elsewhere"); len(got) != 0 {
+	if got := snapshotDirs(disk, "/elsewhere"); len(got) != 0 {
 		t.Errorf("snapshots %q of what is not there", got)
 	}
 }

@@ -26,6 +26,7 @@ var errKilled = errors.New("killed")
 type ruin struct {
 	*world
 	from     *dir.Store
+	lost     string // where the copy is: once the primary's place
 	trust    *ledger.Trust
 	recovery string
 }
@@ -48,6 +49,7 @@ func (w *world) ruin() *ruin {
 	w.must(err)
 	r.from, err = dir.Open(w.mem, w.cfg.Vault)
 	w.must(err)
+	r.lost = w.cfg.Vault
 	root := filepath.Dir(w.cfg.Vault)
 	w.cfg.Vault, w.cfg.State = root+"/new", root+"/s2"
 	return r
@@ -171,7 +173,7 @@ func TestRestoreRefusals(t *testing.T) {
 		{"no key", func(o *StateOptions) { o.Auditors = [][]byte{[]byte("no key")} }, "key"},
 		{"unknown source", func(o *StateOptions) { o.Config.Sources = []config.Source{{Name: "other"}} }, "no such source"},
 		{"a bad client", func(o *StateOptions) { o.Config.Sources = []config.Source{{Name: "squid1", Clients: []string{"x"}}} }, "expected an address"},
-		{"not empty", func(o *StateOptions) { o.Config.State = r.from.Root() }, "not empty"},
+		{"not empty", func(o *StateOptions) { o.Config.State = r.lost }, "not empty"},
 		{"shorter than known", func(o *StateOptions) {
 			o.Trust = &ledger.Trust{Log: o.Trust.Log, Origin: o.Trust.Origin, Recovery: o.Trust.Recovery, KnownSize: 1000}
 		}, "at least the known"},
@@ -208,7 +210,7 @@ func TestRestoreCrash(t *testing.T) {
 		cfg := *r.cfg
 		w.cfg = &cfg
 		w.clock.Store(r.clock.Load())
-		w.from, _ = dir.Open(w.mem, r.from.Root())
+		w.from, _ = dir.Open(w.mem, r.lost)
 		n := 0
 		w.fail(func(vfs.Op, string) error {
 			if n++; n > at {
@@ -223,7 +225,7 @@ func TestRestoreCrash(t *testing.T) {
 		done := err == nil
 		w.fail(nil)
 		w.mem = w.mem.CrashClone(rand.New(rand.NewPCG(2, uint64(at))))
-		w.from, _ = dir.Open(w.mem, r.from.Root())
+		w.from, _ = dir.Open(w.mem, r.lost)
 		w.finish(t)
 		if t.Failed() {
 			t.Fatalf("crash before operation %d: %v", at, err)

@@ -163,7 +163,7 @@ func (s *Site) openLocal(ctx context.Context) error {
 		return fmt.Errorf("locking the state: %w", err)
 	}
 	s.lock = lock
-	if s.audits, err = LoadAuditors(s.env.FS, s.Config(), s.now()); err != nil {
+	if s.audits, err = loadAuditors(s.env.FS, s.Config(), s.now()); err != nil {
 		return err
 	}
 	if err := s.openLedger(ctx); err != nil {
@@ -214,10 +214,10 @@ func spoolConfig(fsys vfs.FS, c *config.Config, random io.Reader, now func() tim
 	return ingest.SpoolConfig{FS: fsys, Dir: p.spool(), KeyDir: p.spoolKeys(), Random: random, Now: now, Boot: boot, Log: log, MaxBytes: int64(c.Spool.Max)}
 }
 
-// LoadAuditors reads the auditors' keys that the configuration pins by
+// loadAuditors reads the auditors' keys that the configuration pins by
 // fingerprint. A key that has expired since is still used and only warned of
 // elsewhere: sealing never stops for it.
-func LoadAuditors(fsys vfs.FS, c *config.Config, now time.Time) ([]pgp.Auditor, error) {
+func loadAuditors(fsys vfs.FS, c *config.Config, now time.Time) ([]pgp.Auditor, error) {
 	var all []pgp.Auditor
 	for _, f := range c.Auditors {
 		file := paths(c.State).auditor(f)

@@ -37,7 +37,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,23 +149,6 @@ func (c *Catalogue) Next() int64 {
 		return c.Volumes[n-1].Next
 	}
 	return 0
-}
-
-// Holder returns the volume that has the objects of an entry, if one does.
-func (c *Catalogue) Holder(index int64) (Volume, bool) {
-	i, ok := slices.BinarySearchFunc(c.Volumes, index, func(v Volume, index int64) int {
-		switch {
-		case v.Next <= index:
-			return -1
-		case v.First > index:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return Volume{}, false
-	}
-	return c.Volumes[i], true
 }
 
 // header is the text of VOLUME.

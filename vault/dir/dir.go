@@ -164,9 +164,6 @@ func (s *Store) look() error {
 	return fmt.Errorf("%w: neither VAULT nor ledger nor segments in it", vault.ErrNoVault)
 }
 
-// Root returns the path of the store.
-func (s *Store) Root() string { return s.root }
-
 // Space tells the room of the file system below the root.
 func (s *Store) Space() (vfs.Space, error) { return s.fsys.Space(s.root) }
 

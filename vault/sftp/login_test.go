@@ -191,9 +191,6 @@ func TestClosed(t *testing.T) {
 		must(t, s.Close())
 	}
 	whole(t, s, vault.MarkerName, "marker", "marker")
-	if s.Root() != server.cfg.Root {
-		t.Errorf("root %s", s.Root())
-	}
 }
 
 // TestLostMountInProcess: a vault whose mount went away on the server is never

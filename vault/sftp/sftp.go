@@ -175,9 +175,6 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Root returns the path of the vault on the server.
-func (s *Store) Root() string { return s.cfg.Root }
-
 func (s *Store) path(name string) string { return path.Join(s.cfg.Root, name) }
 
 // at names the path that an error is about: the library does not.
