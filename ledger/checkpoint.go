@@ -66,7 +66,7 @@ func ParseCheckpoint(raw []byte, t *Trust) (Checkpoint, error) {
 
 // foreign is the error of a checkpoint that others than log signed.
 func foreign(log note.Verifier, raw []byte) error {
-	return fmt.Errorf("%w: expected a signature by %s+%08x, got %.300s", ErrUnsigned, log.Name(), log.KeyHash(), strings.Join(signers(raw), ", "))
+	return fmt.Errorf("%w: expected a signature by %s+%08x, got %.300q", ErrUnsigned, log.Name(), log.KeyHash(), strings.Join(signers(raw), ", "))
 }
 
 // parseNote parses a checkpoint without verifying signatures.

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -90,6 +91,12 @@ func TestParseCheckpoint(t *testing.T) {
 	}
 	_, err = ledger.ParseCheckpoint(good, stranger)
 	wantError(t, "another key of the same name", err, ledger.ErrUnsigned)
+	// Whoever wrote the head chose the names of its signers: no terminal obeys them.
+	_, err = ledger.ParseCheckpoint([]byte(body+"\n— \u009b2J\u202e AAAAAAA=\n"), trust(t))
+	wantError(t, "a signer with control characters", err, ledger.ErrUnsigned)
+	if strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) || !strings.Contains(err.Error(), "2J") {
+		t.Errorf("the error %q, expected the signer's name, quoted", err)
+	}
 }
 
 // FuzzParseCheckpoint: a checkpoint that verifies has one spelling.
