@@ -10,8 +10,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"unicode"
 	"time"
+	"unicode"
 
 	"golang.org/x/mod/sumdb/note"
 
