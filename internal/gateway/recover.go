@@ -119,12 +119,8 @@ func (r *recovery) grown(ctx context.Context) error {
 		long, short = short, long
 	}
 	r.head = long
-	root, err := long.RootAt(ctx, short.Size())
-	if err != nil {
+	if err := continues(ctx, long, short); err != nil {
 		return err
-	}
-	if root != short.Root() {
-		return fmt.Errorf("at size %d the two have other roots, %s and %s: %w", short.Size(), root, short.Root(), ledger.ErrForked)
 	}
 	r.res.From, r.res.To = r.ours.Size(), r.ours.Size()
 	return nil
