@@ -137,36 +137,35 @@ func (k *keyring) scan(ctx context.Context, tree *ledger.Tree, from, to int64) e
 		if !bytes.Contains(data, []byte(`"type":"key"`)) {
 			return nil
 		}
-		_, err := k.take(i, data)
-		return err
+		return k.take(i, data)
 	})
 }
 
 // take adopts the public key of a key entry, read from the ledger at index i.
 // An entry that is of another type, or of a newer version and so not for this
-// one to judge, gives nil.
-func (k *keyring) take(i int64, data []byte) (*entry.Key, error) {
+// one to judge, is none.
+func (k *keyring) take(i int64, data []byte) error {
 	e, err := entry.Decode(data)
 	if errors.Is(err, entry.ErrNewer) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ledger entry %d: %w", i, err)
+		return fmt.Errorf("ledger entry %d: %w", i, err)
 	}
 	key, ok := e.(*entry.Key)
 	if !ok {
-		return nil, nil
+		return nil
 	}
 	public, err := pgp.ParsePublic(key.Public) // Decode has checked its hash
 	if err != nil {
-		return nil, fmt.Errorf("ledger entry %d: %w", i, err)
+		return fmt.Errorf("ledger entry %d: %w", i, err)
 	}
 	id := keyID{key.Class, key.Day}
 	if have, ok := k.last[id]; !ok || have.index < i {
 		wrap := vault.WrapName(key.Day, key.Class, key.PublicHash, key.Wrap)
 		k.last[id] = periodKey{index: i, public: public, wrap: wrap}
 	}
-	return key, nil
+	return nil
 }
 
 // newKey makes a period key, in this order:
@@ -197,7 +196,7 @@ func (r *round) newKey(ctx context.Context, id keyID) (periodKey, error) {
 	if !bytes.Equal(published, data) {
 		return periodKey{}, fmt.Errorf("ledger entry %d is not the key entry just appended", index)
 	}
-	if _, err := r.keys.take(index, published); err != nil {
+	if err := r.keys.take(index, published); err != nil {
 		return periodKey{}, err
 	}
 	k := r.keys.last[id]

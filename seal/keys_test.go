@@ -275,15 +275,15 @@ func TestTakeKey(t *testing.T) {
 		"another type":          {encodeGap(t), false},
 	} {
 		k := keyring{last: map[keyID]periodKey{}}
-		if _, err := k.take(0, tt.data); (err != nil) != tt.wantErr || len(k.last) != 0 {
+		if err := k.take(0, tt.data); (err != nil) != tt.wantErr || len(k.last) != 0 {
 			t.Errorf("%s: %v, %d keys adopted", what, err, len(k.last))
 		}
 	}
 	k := keyring{last: map[keyID]periodKey{}}
-	if _, err := k.take(4, whole); err != nil || len(k.last) != 1 {
+	if err := k.take(4, whole); err != nil || len(k.last) != 1 {
 		t.Errorf("the good entry: %v", err)
 	}
-	if _, err := k.take(3, whole); err != nil || k.last[keyID{good.Class, good.Day}].index != 4 {
+	if err := k.take(3, whole); err != nil || k.last[keyID{good.Class, good.Day}].index != 4 {
 		t.Errorf("an older entry replaced a newer one: %v", err)
 	}
 }

@@ -225,13 +225,12 @@ func (a *app) stores() location.Opener {
 }
 
 // connect opens the gateway, in this process or through `serve`.
-func (a *app) connect(c *cli.Context) (gateway.Service, *config.Config, error) {
+func (a *app) connect(c *cli.Context) (gateway.Service, error) {
 	cfg, err := a.loadConfig(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	svc, err := gateway.Connect(c.Context, a.env(a.quietLogger(c)), cfg)
-	return svc, cfg, err
+	return gateway.Connect(c.Context, a.env(a.quietLogger(c)), cfg)
 }
 
 // talk writes a line for people, unless --quiet or --json.

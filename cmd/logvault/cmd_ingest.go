@@ -61,7 +61,7 @@ func (a *app) ingest(c *cli.Context) (err error) {
 			return usagef("ingest: --recorded-at %s lies in the future", recorded.Format(time.RFC3339))
 		}
 	}
-	svc, _, err := a.connect(c)
+	svc, err := a.connect(c)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func (a *app) sealCommand() *cli.Command {
 }
 
 func (a *app) seal(c *cli.Context) (err error) {
-	svc, _, err := a.connect(c)
+	svc, err := a.connect(c)
 	if err != nil {
 		return err
 	}
