@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,7 +47,8 @@ type replica struct {
 	testing.TB
 	disk    *vfs.Mem
 	trust   ledger.Trust
-	now     time.Time
+	now     time.Time // under mu while a pass runs: its workers ask for the time
+	mu      sync.Mutex
 	logKey  string
 	logV    string
 	cosign  string
@@ -62,7 +64,11 @@ type replica struct {
 func newReplica(t testing.TB, w *testvault.World) *replica {
 	t.Helper()
 	r := &replica{TB: t, disk: vfs.NewMem(), trust: *w.Trust, now: w.Clock.Add(time.Minute)}
-	r.disk.SetClock(func() time.Time { return r.now })
+	r.disk.SetClock(func() time.Time {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.now
+	})
 	var err error
 	if r.logKey, r.logV, err = ledger.GenerateKey(testvault.Random(60), origin); err != nil {
 		t.Fatal(err)
@@ -93,6 +99,8 @@ func (r *replica) logConfig(to *dir.Store) ledger.Config {
 }
 
 func (r *replica) clock() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.now = r.now.Add(time.Millisecond)
 	return r.now
 }
