@@ -14,9 +14,9 @@ import (
 	"logvault/vault"
 )
 
-// stuckBeats is for how many beats an import waits for room that sealing does
-// not make, before it gives up.
-const stuckBeats = 5
+// stuckTries is how often an import tries in vain while sealing makes no room,
+// before it gives up.
+const stuckTries = 5
 
 // pauseBeats is how many beats a sealing that failed beside an import waits.
 const pauseBeats = 20
@@ -62,17 +62,14 @@ func (s *Site) Ingest(ctx context.Context, h ingest.ImportHeader, body io.Reader
 	}()
 	beat := time.NewTicker(s.beats.ingest)
 	defer beat.Stop()
-	for stuck := 0; ; {
+	for {
 		select {
 		case <-beat.C:
-			made, err := s.sealBeside(ctx, to.full.Load())
+			made, err := s.sealBeside(ctx, to.refused.Load() > 0)
 			if beat.Reset(s.beats.ingest); err != nil {
 				beat.Reset(pauseBeats * s.beats.ingest) // a vault that is away or full is not written to all the time
 			}
-			if stuck++; made || !to.full.Load() {
-				stuck = 0
-			}
-			if stuck == stuckBeats {
+			if to.stuck(made) {
 				giveUp(errors.Join(err, vault.ErrFull))
 			}
 		case o := <-done:
@@ -99,15 +96,37 @@ func (s *Site) sealBeside(ctx context.Context, full bool) (made bool, err error)
 	return sum.Segments > 0, err
 }
 
-// roomWatch notes whether the last step of an import found room.
+// roomWatch notes whether the steps of an import find room.
 type roomWatch struct {
 	ingest.Importer
-	full atomic.Bool
+	refused atomic.Int64 // the last so many steps found none
+
+	seen   int64 // refused at the last beat
+	inVain int   // beats since room was made or found, each with a new try
 }
 
 func (r *roomWatch) note(err error) error {
-	r.full.Store(errors.Is(err, vault.ErrFull))
+	if errors.Is(err, vault.ErrFull) {
+		r.refused.Add(1)
+	} else {
+		r.refused.Store(0)
+	}
 	return err
+}
+
+// stuck is asked at each beat, after sealing, and tells whether to give up. What
+// counts is how often the import tried: on a slow disk many beats pass between
+// two tries, and one of them may be using the room that was just made.
+func (r *roomWatch) stuck(made bool) bool {
+	refused := r.refused.Load()
+	switch {
+	case made || refused == 0:
+		r.inVain = 0
+	case refused != r.seen:
+		r.inVain++
+	}
+	r.seen = refused
+	return r.inVain == stuckTries
 }
 
 // Write notes whether the spool was full.

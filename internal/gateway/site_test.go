@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -298,6 +299,38 @@ func TestIngestWithoutRoom(t *testing.T) {
 	if s.spool.Stats().Unsealed != 0 {
 		t.Errorf("%d bytes are unsealed", s.spool.Stats().Unsealed)
 	}
+}
+
+// TestStuckImport: an import gives up after tries, not after beats.
+func TestStuckImport(t *testing.T) {
+	r := &roomWatch{}
+	beats := func(n int, made, want bool) {
+		t.Helper()
+		for i := range n {
+			if got := r.stuck(made); got != want {
+				t.Fatalf("beat %d: stuck %v", i, got)
+			}
+		}
+	}
+	r.note(vault.ErrFull)
+	beats(100, false, false) // its next try takes long
+	for range stuckTries - 2 {
+		r.note(fmt.Errorf("a step: %w", vault.ErrFull))
+		beats(2, false, false)
+	}
+	beats(1, true, false) // room: all begins anew
+	for range stuckTries - 1 {
+		r.note(vault.ErrFull)
+		beats(2, false, false)
+	}
+	r.note(nil) // it found some
+	beats(2, false, false)
+	for range stuckTries - 1 {
+		r.note(vault.ErrFull)
+		beats(1, false, false)
+	}
+	r.note(vault.ErrFull)
+	beats(1, false, true)
 }
 
 func TestIngestRefuses(t *testing.T) {
