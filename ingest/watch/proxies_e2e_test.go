@@ -24,6 +24,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"logvault/fixtures/testserver"
 )
 
 // TestProxies lets Debian's nginx, squid, and haproxy through rsyslog, write to
@@ -97,7 +99,7 @@ func newHost(t *testing.T) *host {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
 	for _, port := range []*int{&h.Nginx, &h.Squid, &h.Proxy} {
-		*port = h.reserve()
+		*port = testserver.ReservePort(t)
 	}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	h.must(err)
@@ -116,19 +118,6 @@ func newHost(t *testing.T) *host {
 		h.must(os.WriteFile(filepath.Join(h.Dir, name), b.Bytes(), 0o644))
 	}
 	return h
-}
-
-// reserve gives a free TCP port to a program that sets SO_REUSEADDR, as servers do:
-// until the test ends nobody gets it who asks for any.
-func (h *host) reserve() int {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	h.must(err)
-	h.t.Cleanup(func() { syscall.Close(fd) })
-	h.must(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
-	h.must(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	name, err := syscall.Getsockname(fd)
-	h.must(err)
-	return name.(*syscall.SockaddrInet4).Port
 }
 
 func (h *host) must(err error) {
