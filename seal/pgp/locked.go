@@ -8,19 +8,18 @@ import (
 // lockedBuffer is memory outside the Go heap: never moved or copied by the
 // collector, and kept off swap if the system lets the process lock a page.
 type lockedBuffer struct {
-	mem    []byte // whole pages; nil after destroy
-	used   int
-	locked bool
+	mem  []byte // whole pages; nil after destroy
+	used int
 }
 
-// newLockedBuffer maps size bytes. That mlock is refused (RLIMIT_MEMLOCK, a
-// container) is no error: the caller can ask for locked and warn.
+// newLockedBuffer maps size bytes.
 func newLockedBuffer(size int) (*lockedBuffer, error) {
 	mem, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes for a secret: %w", size, err)
 	}
-	return &lockedBuffer{mem: mem, locked: syscall.Mlock(mem) == nil}, nil
+	_ = syscall.Mlock(mem) // refused by RLIMIT_MEMLOCK or in a container: the secret lives for a moment only
+	return &lockedBuffer{mem: mem}, nil
 }
 
 // Write appends p; it fails rather than grow, so that no copy is left behind.

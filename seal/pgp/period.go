@@ -50,9 +50,6 @@ func GeneratePeriod(random io.Reader) (*PeriodKey, error) {
 // Public returns the public packets, as the `key` entry holds them.
 func (k *PeriodKey) Public() []byte { return bytes.Clone(k.public) }
 
-// Locked reports whether the system granted locked memory for the secret.
-func (k *PeriodKey) Locked() bool { return k.secret != nil && k.secret.locked }
-
 // Wrap encrypts the secret to all of to, which must not be empty.
 func (k *PeriodKey) Wrap(random io.Reader, to []Auditor) ([]byte, error) {
 	if k.secret == nil {

@@ -107,7 +107,7 @@ func TestDecodeMembersRefuses(t *testing.T) {
 	decode := func(change func(*Index), codec vault.Codec, members ...int) error {
 		ix := mustIndex(t, enc, k)
 		change(ix)
-		return DecodeMembers(bytes.NewReader(enc.Segment), k.secret, codec, ix, members, func(int, []byte) error { return nil })
+		return decodeMembers(bytes.NewReader(enc.Segment), k.secret, codec, ix, members, func(int, []byte) error { return nil })
 	}
 	same := func(*Index) {}
 	if err := decode(same, vault.Gzip, 0, 2); err != nil {
@@ -135,7 +135,7 @@ func TestDecodeMembersRefuses(t *testing.T) {
 		}
 	}
 	ix := mustIndex(t, enc, k)
-	if err := DecodeMembers(bytes.NewReader(enc.Segment), k.secret, vault.Gzip, ix, []int{0}, func(int, []byte) error { return errBroken }); !errors.Is(err, errBroken) {
+	if err := decodeMembers(bytes.NewReader(enc.Segment), k.secret, vault.Gzip, ix, []int{0}, func(int, []byte) error { return errBroken }); !errors.Is(err, errBroken) {
 		t.Errorf("the caller's error is lost: %v", err)
 	}
 }

@@ -23,21 +23,13 @@ type Options struct {
 	Codec vault.Codec
 	// Level is the codec's own: 1 to 9 for gzip, 1 to 22 for zstd, of which the
 	// library makes four: 1 and 2, 3 to 5, 6 to 9, 10 and more. 0 stores gzip
-	// members uncompressed. See DefaultLevel.
+	// members uncompressed. Measured are gzip 6 and zstd 1.
 	Level   int
 	Workers int       // members in work at once; 0 = one per core
 	Random  io.Reader // of session keys and line secrets
 	// Begin, if set, is called by each worker's goroutine before it works, which
 	// ends with the segment.
 	Begin func()
-}
-
-// DefaultLevel returns the level that a codec is measured with: gzip 6, zstd 1.
-func DefaultLevel(c vault.Codec) int {
-	if c == vault.Zstd {
-		return 1
-	}
-	return 6
 }
 
 // Encoder encodes segments one after the other, each on all its workers. It

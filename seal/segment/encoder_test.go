@@ -42,7 +42,7 @@ func TestRoundTrip(t *testing.T) {
 	for _, o := range []struct {
 		codec vault.Codec
 		level int
-	}{{vault.Gzip, DefaultLevel(vault.Gzip)}, {vault.Gzip, 0}, {vault.Zstd, DefaultLevel(vault.Zstd)}} {
+	}{{vault.Gzip, defaultLevel(vault.Gzip)}, {vault.Gzip, 0}, {vault.Zstd, defaultLevel(vault.Zstd)}} {
 		e := newTestEncoder(t, o.codec, o.level)
 		for name, raw := range boundaryTexts() {
 			limit := 5 * MemberSize / 2
@@ -90,7 +90,7 @@ func checkMembers(t *testing.T, enc *Encoded, ix *Index, raw []byte, k testKey) 
 	t.Helper()
 	for i, m := range ix.Members {
 		want := raw[m.RawOffset : m.RawOffset+m.RawSize]
-		err := DecodeMembers(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, []int{i}, func(got int, text []byte) error {
+		err := decodeMembers(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, []int{i}, func(got int, text []byte) error {
 			if got != i || !bytes.Equal(text, want) {
 				t.Errorf("member %d: got member %d with other bytes", i, got)
 			}
@@ -113,7 +113,7 @@ func checkMembers(t *testing.T, enc *Encoded, ix *Index, raw []byte, k testKey) 
 		all[i] = i
 	}
 	var text []byte
-	if err := DecodeMembers(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, all, func(_ int, part []byte) error {
+	if err := decodeMembers(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, all, func(_ int, part []byte) error {
 		text = append(text, part...)
 		return nil
 	}); err != nil || !bytes.Equal(text, raw) {
@@ -140,7 +140,7 @@ func checkLinesOfMembers(t *testing.T, enc *Encoded, ix *Index, raw []byte, k te
 			}
 			pos += size
 		}
-		err := DecodeLines(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, membersOf(set), func(member int, line int64, text []byte) error {
+		err := decodeLines(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, membersOf(set), func(member int, line int64, text []byte) error {
 			got = append(got, fmt.Sprintf("%d %d %d", member, line, len(text)))
 			return nil
 		})
@@ -159,8 +159,8 @@ func TestEventsAndUnparsed(t *testing.T) {
 	raw := squidLog(20000)
 	broken := append([]byte("not a log line\n"), raw...)
 	ix := mustIndex(t, mustEncode(t, e, broken, k), k)
-	if ix.Format != string(logfmt.Squid) || ix.Unparsed != 1 || fmt.Sprint(ix.UnparsedMembers()) != "[0]" {
-		t.Errorf("format %s, %d unparsed in %v", ix.Format, ix.Unparsed, ix.UnparsedMembers())
+	if ix.Format != string(logfmt.Squid) || ix.Unparsed != 1 || fmt.Sprint(membersOf(ix.unparsed)) != "[0]" {
+		t.Errorf("format %s, %d unparsed in %v", ix.Format, ix.Unparsed, membersOf(ix.unparsed))
 	}
 	if want := time.Unix(1735689600, 0); !ix.FirstEvent.Equal(want) {
 		t.Errorf("first event %v, want %v", ix.FirstEvent, want)
@@ -170,8 +170,8 @@ func TestEventsAndUnparsed(t *testing.T) {
 	}
 	text := bytes.Repeat([]byte("some text\n"), 200000)
 	ix = mustIndex(t, mustEncode(t, e, text, k), k)
-	if ix.Format != string(logfmt.Text) || ix.Unparsed != 200000 || fmt.Sprint(ix.UnparsedMembers()) != "[0 1]" || !ix.FirstEvent.IsZero() {
-		t.Errorf("format %s, %d unparsed in %v, first event %v", ix.Format, ix.Unparsed, ix.UnparsedMembers(), ix.FirstEvent)
+	if ix.Format != string(logfmt.Text) || ix.Unparsed != 200000 || fmt.Sprint(membersOf(ix.unparsed)) != "[0 1]" || !ix.FirstEvent.IsZero() {
+		t.Errorf("format %s, %d unparsed in %v, first event %v", ix.Format, ix.Unparsed, membersOf(ix.unparsed), ix.FirstEvent)
 	}
 }
 
@@ -183,8 +183,8 @@ func TestLargestSegment(t *testing.T) {
 	e := newTestEncoder(t, vault.Zstd, 1)
 	enc := mustEncode(t, e, raw, k)
 	ix := mustIndex(t, enc, k)
-	if len(ix.Members) != 64 || len(ix.UnparsedMembers()) != 64 {
-		t.Errorf("%d members, %d with unparsed lines", len(ix.Members), len(ix.UnparsedMembers()))
+	if len(ix.Members) != 64 || len(membersOf(ix.unparsed)) != 64 {
+		t.Errorf("%d members, %d with unparsed lines", len(ix.Members), len(membersOf(ix.unparsed)))
 	}
 	if n, err := Decode(io.Discard, bytes.NewReader(enc.Segment), k.secret, enc.Codec); n != MaxRaw || err != nil {
 		t.Errorf("decoded %d bytes: %v", n, err)
@@ -286,7 +286,7 @@ func BenchmarkEncode(b *testing.B) {
 	for _, codec := range []vault.Codec{vault.Gzip, vault.Zstd} {
 		b.Run(string(codec), func(b *testing.B) {
 			k := newTestKey(b)
-			e, err := NewEncoder(Options{Codec: codec, Level: DefaultLevel(codec), Random: rand.Reader})
+			e, err := NewEncoder(Options{Codec: codec, Level: defaultLevel(codec), Random: rand.Reader})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -236,7 +236,7 @@ func TestHostileLeads(t *testing.T) {
 			ix := mustIndex(t, enc, k)
 			ix.Members[1].Lead, ix.Members[2].Lead = lead, lead
 			var size int
-			err := DecodeLines(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, members, func(_ int, _ int64, text []byte) error {
+			err := decodeLines(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, members, func(_ int, _ int64, text []byte) error {
 				if len(text) == 0 {
 					t.Error("an empty line")
 				}

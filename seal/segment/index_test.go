@@ -45,7 +45,7 @@ func wantTokens(f logfmt.Format, raw []byte) []string {
 
 func gotTokens(ix *Index) []string {
 	var out []string
-	ix.Tokens(func(k logfmt.TokenKind, token []byte, members []int) bool {
+	allTokens(ix, func(k logfmt.TokenKind, token []byte, members []int) bool {
 		out = append(out, fmt.Sprintf("%d %s %v", k, token, members))
 		return true
 	})
@@ -105,17 +105,12 @@ func TestLookups(t *testing.T) {
 		"host in capitals":   {ix.Lookup(logfmt.Host, "HOST1.example.org."), all},
 		"user keeps case":    {ix.Lookup(logfmt.User, "USER1"), nil},
 		"user":               {ix.Lookup(logfmt.User, "user1"), all},
-		"prefix":             {ix.LookupPrefix(logfmt.Host, "Host99"), all},
-		"prefix with a dot":  {ix.LookupPrefix(logfmt.Host, "host1."), all},
-		"prefix of nothing":  {ix.LookupPrefix(logfmt.Host, "host1.."), nil},
-		"prefix past them":   {ix.LookupPrefix(logfmt.Host, "zzz"), nil},
-		"empty prefix":       {ix.LookupPrefix(logfmt.Client, ""), all},
 		"v6 network":         {ix.LookupCIDR(logfmt.Client, cidr("2001:db8::/32")), []int{needle}},
 		"v6 address":         {ix.LookupCIDR(logfmt.Client, cidr("2001:db8:0:0::7/128")), []int{needle}},
 		"v4 network":         {ix.LookupCIDR(logfmt.Client, cidr("10.0.0.0/26")), all},
 		"v4 outside":         {ix.LookupCIDR(logfmt.Client, cidr("10.0.1.0/24")), nil},
 		"hosts are no v4":    {ix.LookupCIDR(logfmt.Host, cidr("0.0.0.0/0")), nil},
-		"nothing unparsed":   {ix.UnparsedMembers(), nil},
+		"nothing unparsed":   {membersOf(ix.unparsed), nil},
 		"CIDR, unknown kind": {ix.LookupCIDR(0, cidr("0.0.0.0/0")), nil},
 	} {
 		if !slices.Equal(c.got, c.want) {
@@ -124,7 +119,7 @@ func TestLookups(t *testing.T) {
 	}
 	// What a search does: only the needle's member, and its line is there.
 	found := 0
-	err := DecodeLines(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, ix.Lookup(logfmt.Client, "2001:db8::7"), func(_ int, line int64, text []byte) error {
+	err := decodeLines(bytes.NewReader(enc.Segment), k.secret, enc.Codec, ix, ix.Lookup(logfmt.Client, "2001:db8::7"), func(_ int, line int64, text []byte) error {
 		if string(text) == squidLine(12345) && line == 12345 {
 			found++
 		}
@@ -134,9 +129,9 @@ func TestLookups(t *testing.T) {
 		t.Errorf("found the needle %d times: %v", found, err)
 	}
 	stopped := 0
-	ix.Tokens(func(logfmt.TokenKind, []byte, []int) bool { stopped++; return false })
+	allTokens(ix, func(logfmt.TokenKind, []byte, []int) bool { stopped++; return false })
 	if stopped != 1 {
-		t.Errorf("Tokens went on %d times after false", stopped)
+		t.Errorf("allTokens went on %d times after false", stopped)
 	}
 }
 
@@ -144,7 +139,7 @@ func TestLookups(t *testing.T) {
 func reencode(ix *Index) (header, dict []byte) {
 	w := new(indexWriter)
 	w.begin()
-	ix.Tokens(func(k logfmt.TokenKind, token []byte, members []int) bool {
+	allTokens(ix, func(k logfmt.TokenKind, token []byte, members []int) bool {
 		var set uint64
 		for _, m := range members {
 			set |= 1 << m

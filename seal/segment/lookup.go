@@ -11,8 +11,7 @@ import (
 
 // A lookup returns, in ascending order, the members that hold lines with a
 // token. A line that touches several members counts for each, so the lines can
-// be read whole from the result (see DecodeLines). Lines that could not be
-// parsed have no tokens: see UnparsedMembers.
+// be read whole from the result. Lines that could not be parsed have no tokens.
 
 // Lookup returns the members with exactly this token. It is spelled as in the
 // log: letter case of clients and hosts and a host's last dot do not matter.
@@ -22,22 +21,6 @@ func (ix *Index) Lookup(k logfmt.TokenKind, token string) []int {
 		return membersOf(d.members[i])
 	}
 	return nil
-}
-
-// LookupPrefix returns the members with a token that starts with prefix.
-func (ix *Index) LookupPrefix(k logfmt.TokenKind, prefix string) []int {
-	// Not appendToken: the last dot of a prefix is not that of a name.
-	want := []byte(prefix)
-	if k == logfmt.Client || k == logfmt.Host {
-		want = logfmt.AppendToken(nil, logfmt.Client, want)
-	}
-	want = want[:min(len(want), maxToken)]
-	d := ix.dictionary(k)
-	var set uint64
-	for i := d.search(want); i < len(d.ends) && bytes.HasPrefix(d.token(i), want); i++ {
-		set |= d.members[i]
-	}
-	return membersOf(set)
 }
 
 // LookupCIDR returns the members with a token that is an IP address in p,
@@ -53,24 +36,6 @@ func (ix *Index) LookupCIDR(k logfmt.TokenKind, p netip.Prefix) []int {
 		}
 	}
 	return membersOf(set)
-}
-
-// UnparsedMembers returns the members with lines that could not be parsed, which
-// no lookup finds.
-func (ix *Index) UnparsedMembers() []int { return membersOf(ix.unparsed) }
-
-// Tokens calls fn for all tokens, by kind and then in the order of their bytes,
-// until it returns false. token is valid for the life of the index and must not
-// be changed.
-func (ix *Index) Tokens(fn func(k logfmt.TokenKind, token []byte, members []int) bool) {
-	for _, k := range logfmt.Kinds {
-		d := ix.dictionary(k)
-		for i := range d.ends {
-			if !fn(k, d.token(i), membersOf(d.members[i])) {
-				return
-			}
-		}
-	}
 }
 
 // dictionary returns the tokens of a kind; an unknown kind has none.
