@@ -279,13 +279,21 @@ func TestIngest(t *testing.T) {
 // reason, and goes on when somebody can.
 func TestIngestWithoutRoom(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.Spool.Max, *w.cfg.Seal.Level = 256<<20, 0
+	w.cfg.Spool.Max, *w.cfg.Seal.Level = 256<<20, 1
 	w.init()
 	s := w.open()
 	s.beats.ingest = time.Millisecond
-	text := strings.Repeat("a line that is repeated until the spool is full of it\n", 2_700_000)
+	part := strings.Repeat("a line that is repeated until the spool is full of it\n", 20_000)
+	const parts = 135
+	text := func() io.Reader { // more than is good to hold in memory, under the race detector above all
+		all := make([]io.Reader, parts)
+		for i := range all {
+			all[i] = strings.NewReader(part)
+		}
+		return io.MultiReader(all...)
+	}
 	w.away(syscall.EHOSTDOWN)
-	res, err := w.importText(s, text)
+	res, err := s.Ingest(ctx, header("nginx1"), text())
 	if !errors.Is(err, vault.ErrFull) || !errors.Is(err, syscall.EHOSTDOWN) {
 		t.Fatalf("vault away: %+v, %v", res, err)
 	}
@@ -293,7 +301,7 @@ func TestIngestWithoutRoom(t *testing.T) {
 		t.Errorf("%d errors in the log, expected each once", n)
 	}
 	w.fail(nil)
-	if res, err = w.importText(s, text); err != nil || res.Bytes != int64(len(text)) {
+	if res, err = s.Ingest(ctx, header("nginx1"), text()); err != nil || res.Bytes != int64(parts*len(part)) {
 		t.Fatalf("vault back: %+v, %v", res, err)
 	}
 	if s.spool.Stats().Unsealed != 0 {
