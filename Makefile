@@ -18,14 +18,15 @@ demo:
 	$(BIN) demo
 
 # Under the race detector the tests that go through seeds take a share of them.
-# Three packages at once: those of the stores mostly wait.
+# Three packages at once: those of the stores mostly wait. The time-outs of all
+# tests are there to end a hang, not to judge a slow machine.
 test: lint
-	$(GO) test -race -short -p 3 ./...
+	$(GO) test -race -short -p 3 -timeout 60m ./...
 
 # Every seed, operation and byte, without the race detector.
 seeds:
 	@scripts/setup test
-	$(GO) test ./...
+	$(GO) test -timeout 60m ./...
 
 lint:
 	@scripts/setup test
