@@ -210,11 +210,11 @@ func (b *bundle) disclose(c *candidate, ix *segment.Index, raw []byte, hits []hi
 		numbers[i], disclosed[h.number] = h.number, h.line
 	}
 	proof, err := segment.ProveLines(ix.Secret, bytes.NewReader(raw), numbers)
-	if err == nil {
-		err = proof.Verify(c.entry.Root, c.entry.Lines, disclosed)
-	}
 	if err != nil {
 		return fmt.Errorf("proving %d lines: %w", len(hits), err)
+	}
+	if err := proof.Verify(c.entry.Root, c.entry.Lines, disclosed); err != nil {
+		return &IntegrityError{c.name(), c.index, "lines under the root that the entry names", err.Error()}
 	}
 	if err := b.linesFile(rec.Source); err != nil {
 		return err
