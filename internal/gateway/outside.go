@@ -173,27 +173,32 @@ type witnessing struct {
 //
 // The head is kept before the cosignature over it. A crash before either leaves
 // the witness ahead of what we know of it: it says so when it is asked again,
-// and cosigns the same head once more.
+// and cosigns the same head once more. A crash, or a vault that is away, before
+// the vault has both leaves them in the record alone: then they are copied from
+// there when it is asked again.
 func (w *witnessing) run(ctx context.Context) (pause time.Duration, err error) {
-	tree, last := w.s.Tree(), w.last
-	if last == tree.Size() {
+	tree := w.s.Tree()
+	if w.last == tree.Size() {
 		return 0, nil
 	}
-	if last < 0 {
-		if last, _, err = w.s.cosigned(ctx, w.keyID); err != nil {
-			return 0, err
-		}
+	last, _, err := w.s.cosigned(ctx, w.keyID)
+	if err != nil {
+		return 0, err
 	}
 	c, err := w.w.Cosign(ctx, tree, last)
 	if err != nil {
 		return 0, err
 	}
-	if last < tree.Size() { // else the cosignature is there, with its own time
-		err = w.s.putBeside(ctx, beside{vault.KeptCheckpointName(vault.LedgerPrefix, tree.Size()), tree.Checkpoint().Raw},
-			beside{vault.CosignatureName(vault.LedgerPrefix, tree.Size(), c.KeyID), c.Line})
-		if err != nil {
-			return 0, err
+	files := []beside{{vault.KeptCheckpointName(vault.LedgerPrefix, tree.Size()), tree.Checkpoint().Raw}, {vault.CosignatureName(vault.LedgerPrefix, tree.Size(), c.KeyID), c.Line}}
+	if last == tree.Size() { // the cosignature is there, with its own time
+		for i := range files {
+			if files[i].data, err = vault.ReadAll(ctx, w.s.record, files[i].name, 1<<16); err != nil {
+				return 0, err
+			}
 		}
+	}
+	if err := w.s.putBeside(ctx, files...); err != nil {
+		return 0, err
 	}
 	w.s.compareClock("the witness "+w.name, c.Time)
 	if w.last = tree.Size(); last == tree.Size() {

@@ -234,6 +234,50 @@ func TestWitnessAway(t *testing.T) {
 	}
 }
 
+// TestWitnessCrash fails each operation of keeping a cosignature, in a process that
+// goes on and in one that ends there. Asked again, the vault has what the record has.
+func TestWitnessCrash(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		for at := 0; ; at++ {
+			o := newOutsiders(t)
+			o.cfg.Timestamp = nil
+			s := o.open()
+			left := at
+			var failed atomic.Bool
+			o.fail(func(op vfs.Op, name string) error {
+				if op == vfs.OpCreate || op == vfs.OpLink || op == vfs.OpRename {
+					if left--; left < 0 {
+						failed.Store(true)
+						return syscall.EIO
+					}
+				}
+				return nil
+			})
+			o.beat(s)
+			o.fail(nil)
+			if ends {
+				o.must(s.Close())
+				s = o.open()
+			}
+			o.advance(2 * retryMost)
+			o.beat(s)
+			if st, err := s.Status(ctx); err != nil || st.Trouble != "" {
+				t.Errorf("operation %d, ends %v: trouble %q, %v", at, ends, st.Trouble, err)
+			}
+			if sum := o.passes(s); sum.Warnings > 0 || sum.Witnessed != s.Tree().Size() {
+				t.Errorf("operation %d, ends %v: %d warnings, %d entries witnessed, expected %d", at, ends, sum.Warnings, sum.Witnessed, s.Tree().Size())
+			}
+			o.must(s.Close())
+			if !failed.Load() {
+				if at < 4 {
+					t.Fatalf("only %d operations", at)
+				}
+				break
+			}
+		}
+	}
+}
+
 // TestWitnessKnowsMore: the witness has cosigned what this ledger does not have.
 func TestWitnessKnowsMore(t *testing.T) {
 	o := newOutsiders(t)
