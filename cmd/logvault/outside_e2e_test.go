@@ -50,8 +50,9 @@ func TestOutside(t *testing.T) {
 		t.Errorf("verify: %s", out)
 	}
 	_, end = serveIn(t, dir, cfg)
-	awaitOutside(t, dir, cfg, func(s outsideStatus) bool {
-		return s.size("witness w1") == s.LedgerSize && s.LedgerSize > seen.LedgerSize
+	awaitOutside(t, dir, cfg, func(s outsideStatus) bool { // the vault has it after the record, of which the status tells
+		kept, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("v/ledger/cosignatures/%d/*", s.LedgerSize)))
+		return err == nil && len(kept) == 1 && s.size("witness w1") == s.LedgerSize && s.LedgerSize > seen.LedgerSize
 	})
 	end()
 	out = logvault(t, dir, codeOK, "verify", "--strict", "--vault", "v", "--trust", "s/trust.toml")
