@@ -99,10 +99,10 @@ func (a *app) wraps(c *cli.Context, r *reading) ([]wrapFile, error) {
 			return nil // it has had its day
 		}
 		if err == nil && vault.HashOf(data) != hash {
-			err = errors.New("its SHA-256 is not the one that the ledger names")
+			err = fmt.Errorf("%s: its SHA-256 is not the one that the ledger names", name)
 		}
 		if err != nil {
-			return &codedError{codeIntegrity, "`logvault verify` says what is wrong; export from another copy", fmt.Errorf("%s: %w", name, err)}
+			return &codedError{codeIntegrity, "`logvault verify` says what is wrong; export from another copy", err}
 		}
 		all = append(all, wrapFile{name, hash, data})
 		return nil

@@ -239,6 +239,41 @@ func TestReplicateInitGoesOn(t *testing.T) {
 	}
 }
 
+// TestReplicatePassGoesOn: a pass that dies at any operation leaves a copy that the
+// next one brings to its end: everything copied, the size that was reached pinned,
+// and nothing left to be remembered.
+func TestReplicatePassGoesOn(t *testing.T) {
+	for at := 0; ; at++ {
+		p := newPrimary(t)
+		p.seal("more\n")
+		n := 0
+		dead := vfs.NewFault(p.Disk, func(op vfs.Op, name string) error {
+			if n++; n > at {
+				return context.DeadlineExceeded
+			}
+			return nil
+		})
+		a := &app{in: strings.NewReader(""), out: &p.out, err: &p.errs, fs: dead, random: rand.Reader, now: func() time.Time { return p.now }, boot: vfs.Boottime,
+			getenv: func(string) string { return "" }}
+		first := a.run(context.Background(), []string{"logvault", "replicate", "--from", "/vault", "--to", "/copy", "--attempts", "1", "--jobs", "1"})
+		p.replicate(codeOK)
+		trust, err := config.LoadTrust(p.Disk, "/copy.state/trust.toml")
+		if err != nil || trust.KnownSize != p.Log.Checkpoint().Size {
+			t.Fatalf("after a death before operation %d: %+v, %v, expected the size %d pinned", at, trust, err, p.Log.Checkpoint().Size)
+		}
+		if fileExists(p.Disk, "/copy.state/settled") {
+			t.Fatalf("after a death before operation %d: what was remembered stays", at)
+		}
+		if first == codeOK {
+			t.Logf("%d operations", at)
+			return
+		}
+		if testing.Short() {
+			at += 20
+		}
+	}
+}
+
 func TestReplicateInitChecksFirst(t *testing.T) {
 	p := newPrimary(t)
 	p.replicate(codeUsage, "--init", "--to", "/x", "--trust", "/trust.toml", "--name", "../x")
