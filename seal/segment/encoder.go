@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,6 +80,11 @@ func NewEncoder(o Options) (*Encoder, error) {
 // maxSpare is how large an object is usually, in bytes: that of 64 MiB of log
 // lines has about 12 MiB.
 const maxSpare = 16 << 20
+
+// usualRatio is how many times the text of logs is usually larger than its
+// segment, at least. Room for that is made at once: growing to it bit by bit
+// would copy, and leave as garbage, several times as much.
+const usualRatio = 5
 
 // objects are the two outputs of a call.
 type objects struct{ segment, index output }
@@ -182,6 +188,7 @@ func (e *Encoder) Encode(ctx context.Context, raw []byte, m Meta, to *pgp.Public
 	}
 	defer clear(j.secret[:])
 	out := e.objects()
+	out.segment.buf = slices.Grow(out.segment.buf, len(raw)/usualRatio)
 	lines := e.countLines(j)
 	sizes, err := e.encodeMembers(ctx, j, &out.segment, to)
 	if err != nil {
