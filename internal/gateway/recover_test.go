@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"math/rand/v2"
+	"path"
 	"strings"
 	"testing"
 
@@ -18,7 +19,10 @@ import (
 // newBackup is a world whose state was put back from a backup: of stream 1 the
 // spool still has what was sealed since, and of stream 2 what was not. Stream 3
 // is newer than the backup, and an object of a killed sealing has no entry.
-func newBackup(t testing.TB) *world {
+func newBackup(t testing.TB) *world { return newBackupBefore(t, 0) }
+
+// newBackupBefore has n more entries in the vault's ledger.
+func newBackupBefore(t testing.TB, n int) *world {
 	w := newWorld(t)
 	w.init()
 	s := w.open()
@@ -33,6 +37,10 @@ func newBackup(t testing.TB) *world {
 	w.put(s, 3, "newer\n")
 	_, err = s.Seal(ctx)
 	w.must(err)
+	for ; n > 0; n-- {
+		_, err := s.commit(ctx, &entry.Orphan{Header: entry.Header{Time: w.now(), Actor: ActorGateway}, Object: vault.HashOf([]byte{byte(n), byte(n >> 8)}), Name: "gone"})
+		w.must(err)
+	}
 	w.must(s.Close())
 	store, err := dir.Open(w.mem, w.cfg.Vault)
 	w.must(err)
@@ -125,6 +133,30 @@ func TestRecover(t *testing.T) {
 	if again.From != again.To || again.Orphans != 0 {
 		t.Errorf("again: %+v", again)
 	}
+	w.recovered(t)
+}
+
+// TestRecoverStaleTail: the backup was made while a batch was written that is not
+// the one of the vault. Its full bundle and tiles, which no checkpoint covers, give
+// way to those of the vault.
+func TestRecoverStaleTail(t *testing.T) {
+	w := newBackupBefore(t, vault.TileWidth)
+	store, err := dir.Open(w.mem, w.cfg.Vault)
+	w.must(err)
+	stale := 0
+	w.must(store.List(ctx, vault.LedgerPrefix+"tile/", func(info vault.Info) error {
+		if vault.IsMutable(info.Name) {
+			return nil
+		}
+		stale++
+		name := w.cfg.State + "/" + info.Name
+		return errors.Join(vfs.MkdirAll(w.mem, path.Dir(name), 0o700), vfs.CreateFile(w.mem, name, []byte("of a batch that was never committed"), 0o440))
+	}))
+	if stale < 2 {
+		t.Fatalf("%d full tiles and bundles, expected one of each", stale)
+	}
+	_, err = Recover(ctx, w.env(), w.cfg, "")
+	w.must(err)
 	w.recovered(t)
 }
 
