@@ -100,6 +100,21 @@ func (o *outsiders) grow(s *Site, id byte) {
 	o.must(err)
 }
 
+// failingBeat is a beat in which all that makes a file fails but the first at
+// times, and tells whether anything did.
+func (o *outsiders) failingBeat(s *Site, at int) bool {
+	var made atomic.Int64
+	o.fail(func(op vfs.Op, _ string) error {
+		if (op == vfs.OpCreate || op == vfs.OpLink || op == vfs.OpRename) && made.Add(1) > int64(at) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	o.beat(s)
+	o.fail(nil)
+	return made.Load() > int64(at)
+}
+
 // passes audits the vault with the trust file and returns the summary.
 func (o *outsiders) passes(s *Site) verify.Summary {
 	o.t.Helper()
@@ -242,19 +257,7 @@ func TestWitnessCrash(t *testing.T) {
 			o := newOutsiders(t)
 			o.cfg.Timestamp = nil
 			s := o.open()
-			left := at
-			var failed atomic.Bool
-			o.fail(func(op vfs.Op, name string) error {
-				if op == vfs.OpCreate || op == vfs.OpLink || op == vfs.OpRename {
-					if left--; left < 0 {
-						failed.Store(true)
-						return syscall.EIO
-					}
-				}
-				return nil
-			})
-			o.beat(s)
-			o.fail(nil)
+			failed := o.failingBeat(s, at)
 			if ends {
 				o.must(s.Close())
 				s = o.open()
@@ -268,7 +271,7 @@ func TestWitnessCrash(t *testing.T) {
 				t.Errorf("operation %d, ends %v: %d warnings, %d entries witnessed, expected %d", at, ends, sum.Warnings, sum.Witnessed, s.Tree().Size())
 			}
 			o.must(s.Close())
-			if !failed.Load() {
+			if !failed {
 				if at < 4 {
 					t.Fatalf("only %d operations", at)
 				}
@@ -363,19 +366,7 @@ func TestTimestampCrash(t *testing.T) {
 		o := newOutsiders(t)
 		o.cfg.Witnesses = nil
 		s := o.open()
-		left := at
-		var failed atomic.Bool
-		o.fail(func(op vfs.Op, name string) error {
-			if op == vfs.OpCreate || op == vfs.OpLink || op == vfs.OpRename {
-				if left--; left < 0 {
-					failed.Store(true)
-					return syscall.EIO
-				}
-			}
-			return nil
-		})
-		o.beat(s)
-		o.fail(nil)
+		failed := o.failingBeat(s, at)
 		o.must(s.Close())
 		s = o.open()
 		o.advance(2 * retryMost)
@@ -390,7 +381,7 @@ func TestTimestampCrash(t *testing.T) {
 			t.Errorf("operation %d: token of size %d: %v", at, size, err)
 		}
 		o.must(s.Close())
-		if !failed.Load() {
+		if !failed {
 			if at < 4 {
 				t.Fatalf("only %d operations", at)
 			}
