@@ -116,8 +116,11 @@ func TestSeveralKnown(t *testing.T) {
 	m := newMachine(t)
 	m.twoCopies()
 	args := []string{"verify", "--vault", "/v", "--vault", "/v2", "--trust", "/s/trust.toml", "--known"}
-	if code := m.run(append(args, "nonsense")...); code != codeUsage || strings.Contains(m.errs.String(), "vaults") || m.out.Len() > 0 {
-		t.Errorf("exit %d\n%s%s", code, m.out.String(), m.errs.String())
+	for _, known := range []string{"nonsense", ""} { // "" is what a lost note gives
+		code := m.run(append(args, known)...)
+		if code != codeUsage || !strings.Contains(m.errs.String(), "expected SIZE or SIZE:ROOT, or a file") || strings.Contains(m.errs.String(), "vaults") || m.out.Len() > 0 {
+			t.Errorf("--known %q: exit %d\n%s%s", known, code, m.out.String(), m.errs.String())
+		}
 	}
 	m.must(append(args, "2")...)
 	m.must(append(args, "/v2/ledger/checkpoint")...)
