@@ -88,7 +88,7 @@ func (a *app) verifyOptions(c *cli.Context) (o verify.Options, err error) {
 			return o, err
 		}
 	}
-	if arg := c.String("known"); c.IsSet("known") && !fileExists(a.fs, arg) {
+	if arg := c.String("known"); c.IsSet("known") && (arg == "" || !fileExists(a.fs, arg)) {
 		if o.Known, err = verify.ParseKnown(arg); err != nil {
 			return o, usagef("verify: --known: %v, or a file", err)
 		}
